@@ -1,0 +1,92 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a model computed on the way to its logits, by name."""
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+from jaxtyping import Array, Float
+
+from vit_jax.errors import UserError
+
+# Path of a captured value -> public name. {} takes the layer's number; a scanned model stacks its
+# layers, which `_named` takes apart again.
+NAMES = (
+  (r"tokens", "tokens"),
+  (r"representation", "pre_logits"),
+  (r"Transformer/encoderblock(?:_(\d+))?/block", "blocks/{}"),
+  (r"Transformer/encoderblock(?:_(\d+))?/.*/weights", "attention/{}"),
+  (r"MAPHead_0/.*/weights", "attention/map"),
+)
+
+
+def _named(path: str, value: Array) -> dict[str, Array]:
+  for pattern, name in NAMES:
+    if match := re.fullmatch(pattern, path):
+      if "{}" not in name:
+        return {name: value}
+      if match[1] is not None:
+        return {name.format(match[1]): value}
+      return {name.format(layer): value[layer] for layer in range(value.shape[0])}
+  raise KeyError(f"models/features.py has no public name for the captured value {path!r}.")
+
+
+def _order(name: str) -> tuple:
+  """Sorts blocks/2 before blocks/10."""
+  return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split("/"))
+
+
+def extract_features(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  images: Float[Array, "b h w c"],
+  *,
+  layers: Sequence[str] | None = None,
+  attention: bool = False,
+) -> dict[str, Array]:
+  """Runs the model and returns its intermediate values by name.
+
+  Args:
+    model: a module of the registry.
+    variables: as `from_pretrained` or `model.init` return them.
+    images: [batch, height, width, channels] float32, preprocessed for the model.
+    layers: names or shell patterns such as "blocks/*"; None takes all.
+    attention: adds "attention/0"... [batch, heads, queries, keys] float32, which costs the memory
+      that the model otherwise never spends.
+
+  Returns:
+    "pre_logits" [batch, dim]: what the head sees (after `pre_logits`' tanh, where there is one).
+    "tokens" [batch, tokens, dim]: after the last norm, class token first when there is one.
+    "blocks/0" ... [batch, tokens, dim]: after each block, before the last norm.
+
+  Raises:
+    UserError: if a name in `layers` matches nothing.
+  """
+  wanted = list(layers) if layers is not None else None
+  by_name = wanted is not None and any(name.startswith("attention") for name in wanted)
+  collections = ["features", "attention"] if attention or by_name else ["features"]
+
+  @jax.jit
+  def forward(variables, images):
+    _, captured = model.apply(variables, images, train=False, mutable=collections)
+    values = {}
+    for collection in captured.values():
+      for path, value in flax.traverse_util.flatten_dict(collection, sep="/").items():
+        values.update(_named(path, value))
+    if wanted is None:
+      return values
+    for pattern in wanted:
+      if not fnmatch.filter(values, pattern):
+        names = ", ".join(sorted(values, key=_order))
+        raise UserError(f"the model has no layer {pattern!r}; it has {names}.")
+    keep = {name for pattern in wanted for name in fnmatch.filter(values, pattern)}
+    keep |= {name for name in values if attention and name.startswith("attention")}
+    return {name: values[name] for name in keep}
+
+  found = forward(variables, images)
+  return {name: found[name] for name in sorted(found, key=_order)}

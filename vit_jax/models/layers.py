@@ -1,0 +1,201 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the families share: patch embedding, attention, MLP, DropPath and captured features."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax.errors import UserError
+
+Dtype = Any
+
+# Google's releases use the tanh approximation; timm, Hugging Face and DeiT the exact function.
+# The same weights under the wrong one move the logits by 2.6e-4 relative.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+
+# Fast variance, E[x^2] - E[x]^2, cancels in float32 and alone moves a hybrid's logits by 2e-5.
+# Without a dtype the norms compute in their parameters' float32, also for bfloat16 input.
+LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+GroupNorm = functools.partial(nn.GroupNorm, use_fast_variance=False)
+
+
+def choose(kind: str, name: str, known: dict[str, Any]) -> Any:
+  """Returns `known[name]`, or raises a UserError that names the choices."""
+  if name not in known:
+    raise UserError(f"{kind}={name!r} is not known; choose from: {', '.join(known)}.")
+  return known[name]
+
+
+def captures(module: nn.Module, collection: str) -> bool:
+  """Whether the caller of `apply` asked for `collection` ("features" or "attention")."""
+  return module.is_mutable_collection(collection) and not module.is_initializing()
+
+
+def capture(module: nn.Module, collection: str, name: str, value: Array) -> None:
+  """Stores `value` in `collection` if the caller asked for it; see models.features."""
+  if captures(module, collection):
+    module.sow(collection, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+
+
+class DropPath(nn.Module):
+  """Stochastic depth (arXiv:1603.09382): drops the residual branch of whole examples.
+
+  Takes its rate as an argument, which may be traced, because layers under `nn.scan` share one
+  module and differ in their rate.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b ..."], rate: Any, *, train: bool) -> Float[Array, "b ..."]:
+    if not train or rate is None:
+      return x
+    keep = 1.0 - rate
+    mask_shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    mask = jax.random.bernoulli(self.make_rng("dropout"), keep, mask_shape)
+    return jnp.where(mask, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))
+
+
+class MlpBlock(nn.Module):
+  """Two dense layers with the activation between. Maps [batch, tokens, dim] to the same shape."""
+
+  mlp_dim: int
+  dropout_rate: float = 0.0
+  activation: str = "gelu_tanh"
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+    dense = functools.partial(
+      nn.Dense,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.xavier_uniform(),
+      bias_init=nn.initializers.normal(stddev=1e-6),
+    )
+    activation = choose("activation", self.activation, ACTIVATIONS)
+    y = activation(dense(self.mlp_dim, name="Dense_0")(x))
+    y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+    y = dense(x.shape[-1], name="Dense_1")(y)
+    return nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+
+
+def attention_weights(
+  query: Float[Array, "b h n k"], key: Float[Array, "b h m k"], bias: Array | None
+) -> Float[Array, "b h n m"]:
+  """softmax(q k^T / sqrt(k) + bias), eq. 6 of arXiv:2010.11929, in at least float32."""
+  logits = jnp.einsum(
+    "bhnk,bhmk->bhnm",
+    query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype),
+    key,
+    preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
+  )
+  return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
+
+
+def _attend_by_matmul(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+  query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+  weights = attention_weights(query, key, bias).astype(value.dtype)
+  return jnp.swapaxes(jnp.einsum("bhnm,bhmk->bhnk", weights, value), 1, 2)
+
+
+def attend(
+  query: Float[Array, "b n h k"],
+  key: Float[Array, "b m h k"],
+  value: Float[Array, "b m h k"],
+  bias: Float[Array, "#b h n m"] | None = None,
+) -> Float[Array, "b n h k"]:
+  """Attention without materialised weights where the backend can do so.
+
+  On CPU heads-first matrix products are the fastest way by a factor of 1.5 (benchmarks/), so the
+  path is chosen per platform, at lowering: a program compiled ahead of time for a TPU on a CPU
+  machine gets the TPU's path.
+  """
+  if bias is None:
+    return jax.lax.platform_dependent(
+      query,
+      key,
+      value,
+      cpu=functools.partial(_attend_by_matmul, bias=None),
+      default=jax.nn.dot_product_attention,
+    )
+  return jax.lax.platform_dependent(
+    query, key, value, bias, cpu=_attend_by_matmul, default=jax.nn.dot_product_attention
+  )
+
+
+class Attention(nn.Module):
+  """Multi-head attention, appendix A of arXiv:2010.11929, with the official parameter names.
+
+  Maps queries [batch, tokens, dim] (and, for cross-attention, other keys and values
+  [batch, others, dim]) to [batch, tokens, dim]. The weights [batch, heads, tokens, others] are
+  captured in the collection "attention" when that is mutable, and only then kept.
+  """
+
+  num_heads: int
+  dropout_rate: float = 0.0
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b n d"],
+    context: Float[Array, "b m d"] | None = None,
+    bias: Float[Array, "#b h n m"] | None = None,
+    *,
+    train: bool,
+  ) -> Float[Array, "b n d"]:
+    dim = x.shape[-1]
+    if dim % self.num_heads:
+      raise UserError(f"hidden_size={dim} is not a multiple of num_heads={self.num_heads}.")
+    dense = functools.partial(
+      nn.DenseGeneral, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
+    )
+    project = functools.partial(dense, features=(self.num_heads, dim // self.num_heads))
+    context = x if context is None else context
+    query = project(name="query")(x)
+    key = project(name="key")(context)
+    value = project(name="value")(context)
+
+    drop = train and self.dropout_rate > 0
+    if drop or captures(self, "attention"):
+      weights = attention_weights(jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2), bias)
+      capture(self, "attention", "weights", weights)
+      weights = nn.Dropout(self.dropout_rate)(weights, deterministic=not train)
+      y = jnp.einsum("bhnm,bmhk->bnhk", weights.astype(value.dtype), value)
+    else:
+      y = attend(query, key, value, bias)
+    return dense(features=dim, axis=(-2, -1), name="out")(y)
+
+
+def patchify_check(image: tuple[int, int], patch: tuple[int, int]) -> None:
+  """Raises a UserError if an image [height, width] is not a whole number of patches."""
+  for size, step in zip(image, patch, strict=True):
+    if size % step or size == 0:
+      low = size // step * step
+      near = f"{low} or {low + step}" if low else f"{step}"
+      raise UserError(f"image_size={size} is not a multiple of patch size {step}; use {near}.")
+
+
+class PatchEmbedding(nn.Module):
+  """Linear projection of flattened patches, eq. 1 of arXiv:2010.11929, as a strided convolution.
+
+  Maps [batch, height, width, channels] to [batch, height / patch, width / patch, dim].
+  """
+
+  dim: int
+  patch_size: tuple[int, int]
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b gh gw d"]:
+    conv = nn.Conv(self.dim, self.patch_size, self.patch_size, padding="VALID", dtype=self.dtype)
+    nn.share_scope(self, conv)
+    return conv(images)
