@@ -1,0 +1,158 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where a model's numerics come from, what metadata holds, and which file a name stands for."""
+
+import http.server
+import threading
+
+import jax
+import numpy as np
+import pytest
+from tiny import FIELDS, NAME, assert_equal, flatten, tiny
+
+from vit_jax.checkpoints import download
+from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.reading import read_metadata
+from vit_jax.errors import UserError
+
+HYBRID = dict(name="R50+ViT-B_16", stem_blocks=(1,), stem_width=32)
+
+
+def numerics_line(caplog):
+  (line,) = [m for m in caplog.messages if m.startswith("Numerics of")]
+  return line
+
+
+def test_numerics_follow_argument_then_metadata_then_names(tmp_path, caplog):
+  caplog.set_level("INFO")
+  model, variables = tiny(activation="gelu", layer_norm_eps=1e-12)
+  save_checkpoint(tmp_path / "ours.npz", model, variables)
+  loaded, _ = from_pretrained(NAME, tmp_path / "ours.npz", **FIELDS)
+  assert (loaded.activation, loaded.layer_norm_eps) == ("gelu", 1e-12)
+  assert "activation=gelu (metadata of the file)" in numerics_line(caplog)
+
+  caplog.clear()
+  loaded, _ = from_pretrained(NAME, tmp_path / "ours.npz", activation="gelu_tanh", **FIELDS)
+  assert (loaded.activation, loaded.layer_norm_eps) == ("gelu_tanh", 1e-12)
+  assert "activation=gelu_tanh (argument)" in numerics_line(caplog)
+
+  caplog.clear()
+  np.savez(tmp_path / "bare.npz", **flatten(variables))
+  loaded, _ = from_pretrained(NAME, tmp_path / "bare.npz", **FIELDS)
+  assert (loaded.activation, loaded.layer_norm_eps) == ("gelu_tanh", 1e-6)
+  assert "activation=gelu_tanh (names of the official npz)" in numerics_line(caplog)
+
+
+def test_hybrid_numerics_are_kept_in_timms_names(tmp_path):
+  fields = {**FIELDS, "stem_blocks": (1,), "stem_width": 32}
+  for origin, eps in (("google", 1e-6), ("timm", 1e-5)):
+    model, variables = tiny(**HYBRID, weight_standardization=origin, group_norm_eps=eps)
+    for file in (tmp_path / f"{origin}.npz", tmp_path / f"{origin}.safetensors"):
+      save_checkpoint(file, model, variables)
+      loaded, restored = from_pretrained("R50+ViT-B_16", file, **fields)
+      assert loaded == model
+      assert_equal(restored, variables)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_metadata_travels_with_the_file(suffix, tmp_path):
+  model, variables = tiny()
+  names = ["crème brûlée", "寿司", *"cde"]
+  file = tmp_path / f"x{suffix}"
+  save_checkpoint(file, model, variables, metadata={"class_names": names, "image_size": [64, 64]})
+  metadata = read_metadata(file)
+  assert metadata["class_names"] == names
+  assert metadata["activation"] == "gelu_tanh"
+  assert metadata["config"]["hidden_size"] == 32
+  assert metadata["model"] is None  # No registry entry has these sizes.
+
+
+def test_parameters_are_float32_jax_arrays(tmp_path):
+  model, variables = tiny()
+  save_checkpoint(tmp_path / "x.npz", model, variables)
+  loaded, restored = from_pretrained(NAME, tmp_path / "x.npz", dtype="bfloat16", **FIELDS)
+  assert loaded.dtype == "bfloat16"
+  for leaf in jax.tree.leaves(restored):
+    assert isinstance(leaf, jax.Array) and leaf.dtype == np.float32
+
+
+def test_names_stand_for_their_own_weights(monkeypatch):
+  asked = []
+
+  def fetch(source):
+    asked.append(str(source))
+    raise UserError("offline.")
+
+  monkeypatch.setattr(download, "fetch", fetch)
+  full = "B_16-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0"
+  for name in ("ViT-B_16", "B_16", full, f"{full}.npz"):
+    with pytest.raises(UserError, match="offline"):
+      from_pretrained(name)
+  assert asked[0] == asked[1] and asked[0].startswith("gs://vit_models/augreg/B_16-i21k")
+  assert asked[2] == asked[3] == f"gs://vit_models/augreg/{full}.npz"
+  with pytest.raises(UserError, match=r"no released weights for ViT-B_14; pass checkpoint="):
+    from_pretrained("ViT-B_14")
+
+
+@pytest.fixture
+def server(tmp_path):
+  """Serves tmp_path/www; a path that starts with /short announces more bytes than it sends."""
+  root = tmp_path / "www"
+  root.mkdir()
+  requests = []
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      requests.append(self.path)
+      file = root / self.path.removeprefix("/short").lstrip("/")
+      if not file.is_file():
+        return self.send_error(404)
+      body = file.read_bytes()
+      self.send_response(200)
+      self.send_header("Content-Length", str(len(body) + 10 * self.path.startswith("/short")))
+      self.end_headers()
+      self.wfile.write(body)
+
+    def log_message(self, *args):
+      pass
+
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield root, f"http://127.0.0.1:{httpd.server_port}", requests
+    httpd.shutdown()
+    thread.join()
+
+
+def test_an_address_is_fetched_once(server, tmp_path, monkeypatch):
+  root, address, requests = server
+  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
+  model, variables = tiny()
+  save_checkpoint(root / "x.npz", model, variables)
+  for _ in range(2):
+    _, restored = from_pretrained(NAME, f"{address}/x.npz", **FIELDS)
+    assert_equal(restored, variables)
+  assert requests == ["/x.npz"]
+  assert download.cached_path(f"{address}/x.npz") == tmp_path / "cache" / "127.0.0.1" / "x.npz"
+
+
+@pytest.mark.parametrize("path", ["/none.npz", "/short/x.npz"])
+def test_a_failed_download_names_the_place_for_a_copy(server, path, tmp_path, monkeypatch):
+  root, address, _ = server
+  (root / "x.npz").write_bytes(b"PK" * 1000)
+  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
+  with pytest.raises(UserError) as caught:
+    from_pretrained(NAME, address + path)
+  place = download.cached_path(address + path)
+  assert str(caught.value).startswith(f"{address}{path} cannot be downloaded (")
+  assert str(caught.value).endswith(f"fetch it elsewhere and put it at {place}.")
+  assert not list(place.parent.iterdir())
+
+
+def test_google_storage_is_read_through_https(monkeypatch):
+  monkeypatch.delenv("VIT_JAX_CACHE", raising=False)
+  monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+  assert download.to_https("gs://a/b.npz") == "https://storage.googleapis.com/a/b.npz"
+  expected = "/somewhere/vit_jax/storage.googleapis.com/a/b.npz"
+  assert str(download.cached_path("gs://a/b.npz")) == expected
+  assert str(download.cached_path("gs://a/../../b.npz")).startswith("/somewhere/vit_jax/storage")

@@ -1,0 +1,269 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Fits a checkpoint's parameters to a model of another resolution, number of classes or pooling.
+
+All functions take and return flat parameters, and log what they did in one line each.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.checkpoints.tree import Flat
+from vit_jax.errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
+
+Grid = tuple[int, int]
+Shapes = Mapping[str, tuple[int, ...]]
+
+POSITIONS = "Transformer/posembed_input/pos_embedding"
+ROWS = "Transformer/posembed_input/row_embedding"
+COLUMNS = "Transformer/posembed_input/column_embedding"
+RELATIVE = re.compile(r"/relative_position_bias/table$")
+CLASS_ROWS = 3  # Rows at the end of a relative table for pairs with the class token.
+
+
+def _aligned_weights(old: int, new: int) -> np.ndarray:
+  """[new, old] matrix of 1-D linear interpolation whose first and last points coincide."""
+  position = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
+  low = np.minimum(np.floor(position).astype(int), max(old - 2, 0))
+  weights = np.zeros((new, old))
+  weights[np.arange(new), low] = 1 - (position - low)
+  if old > 1:
+    weights[np.arange(new), low + 1] += position - low
+  return weights
+
+
+def _bilinear_aligned(grid: np.ndarray, size: Grid) -> np.ndarray:
+  rows, columns = (_aligned_weights(o, n) for o, n in zip(grid.shape, size, strict=False))
+  return np.einsum("ih,jw,hwd->ijd", rows, columns, grid.astype(np.float64), optimize=True)
+
+
+def _by_jax(method: str, antialias: bool) -> Callable[[np.ndarray, Grid], np.ndarray]:
+  def resize(grid: np.ndarray, size: Grid) -> np.ndarray:
+    shape = (*size, grid.shape[-1])
+    return np.asarray(jax.image.resize(jnp.asarray(grid), shape, method, antialias=antialias))
+
+  return resize
+
+
+# They differ: on a random grid, half-pixel from corner-aligned bilinear by 25%.
+RESIZE_METHODS: dict[str, Callable[[np.ndarray, Grid], np.ndarray]] = {
+  # Corners coincide, as scipy.ndimage.zoom(order=1) in google-research/vision_transformer.
+  "bilinear_aligned": _bilinear_aligned,
+  # Half-pixel centres, without antialiasing.
+  "bilinear": _by_jax("bilinear", antialias=False),
+  # Half-pixel centres, cubic with a = -0.5 and antialiasing, as timm.
+  "bicubic_antialias": _by_jax("bicubic", antialias=True),
+}
+
+
+def resize_grid(grid: np.ndarray, size: Grid, method: str = "bilinear_aligned") -> np.ndarray:
+  """Resamples vectors on a grid.
+
+  Args:
+    grid: [height, width, dim] float32.
+    size: new (height, width).
+    method: one of RESIZE_METHODS.
+
+  Returns:
+    [*size, dim] float32; `grid` itself if it has that size already.
+
+  Raises:
+    UserError: the method is unknown.
+  """
+  if method not in RESIZE_METHODS:
+    raise UserError(
+      f"position_resize={method!r} is not a method; "
+      f"choose from: {', '.join(RESIZE_METHODS)}{nearest(method, list(RESIZE_METHODS))}."
+    )
+  if tuple(grid.shape[:2]) == tuple(size):
+    return grid
+  return RESIZE_METHODS[method](grid, tuple(size)).astype(np.float32)
+
+
+def square(tokens: int) -> Grid | None:
+  """The square grid with this many tokens, if there is one."""
+  side = math.isqrt(tokens)
+  return (side, side) if tokens and side * side == tokens else None
+
+
+def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[Grid | None, int]:
+  """The grid that a checkpoint's learned position embedding covers, and its class-token slots.
+
+  Args:
+    flat: parameters.
+    known: the grid, where the file's metadata tells it; otherwise a square one is looked for.
+
+  Returns:
+    The grid, or None if it cannot be told, and how many vectors stand before it (0 or 1).
+  """
+  if ROWS in flat and COLUMNS in flat:
+    return (flat[ROWS].shape[0], flat[COLUMNS].shape[0]), 0
+  if POSITIONS in flat and flat[POSITIONS].ndim == 3:
+    tokens = flat[POSITIONS].shape[1]
+    for prefix in (0, 1):
+      if known and known[0] * known[1] + prefix == tokens:
+        return known, prefix
+    for prefix in (0, 1):
+      if square(tokens - prefix):
+        return square(tokens - prefix), prefix
+    return None, 1 if "cls" in flat else 0
+  return known, 0
+
+
+def adapt_positions(
+  flat: Flat,
+  expected: Shapes,
+  new: Grid,
+  *,
+  known: Grid | None = None,
+  method: str = "bilinear_aligned",
+) -> Flat:
+  """Resamples learned positions to another grid, and adds or drops the class token's slot.
+
+  A slot that is added holds zeros: big_vision adds positions before it prepends the class token,
+  which is the same computation.
+
+  Args:
+    flat: the checkpoint's parameters.
+    expected: the model's shapes.
+    new: the model's grid of patches, (height, width).
+    known: the checkpoint's grid where it is known; otherwise it is taken as square.
+    method: one of RESIZE_METHODS.
+
+  Raises:
+    UserError: the checkpoint's grid cannot be told from its number of tokens.
+  """
+  flat = dict(flat)
+  old, _ = grid_of(flat, known)
+  if POSITIONS in flat and POSITIONS in expected and flat[POSITIONS].ndim == 3:
+    flat[POSITIONS] = _adapt_tokens(flat, expected[POSITIONS][1], new, known, method)
+  for axis, path in ((0, ROWS), (1, COLUMNS)):
+    if path in flat and path in expected and flat[path].ndim == 2:
+      line = flat[path][:, None] if axis == 0 else flat[path][None]
+      size = (new[0], 1) if axis == 0 else (1, new[1])
+      flat[path] = resize_grid(line, size, method).reshape(new[axis], -1)
+      if line.shape[:2] != size:
+        _log_resize(path, line.shape[:2], size, method)
+  tables = [path for path in flat if RELATIVE.search(path) and path in expected]
+  for path in tables:
+    flat[path] = _adapt_relative(flat[path], new, old, method)
+  return flat
+
+
+def _log_resize(what: str, old: Grid, new: Grid, method: str) -> None:
+  logger.info("Resized %s from %dx%d to %dx%d (%s).", what, *old, *new, method)
+
+
+def _adapt_tokens(
+  flat: Flat, tokens: int, new: Grid, known: Grid | None, method: str
+) -> np.ndarray:
+  embedding = flat[POSITIONS]
+  new_prefix = tokens - new[0] * new[1]
+  old, old_prefix = grid_of(flat, known)
+  if old is None:
+    if embedding.shape[1] == tokens:
+      return embedding
+    raise UserError(
+      f"the checkpoint's position embedding has {embedding.shape[1]} tokens, which is not a square "
+      'grid; save it with metadata={"image_size": [height, width]} so that it can be resized.'
+    )
+  slot, grid = embedding[:, :old_prefix], embedding[0, old_prefix:]
+  if old != new:
+    _log_resize("position embedding", old, new, method)
+  grid = resize_grid(grid.reshape(*old, -1), new, method).reshape(1, new[0] * new[1], -1)
+  if new_prefix > old_prefix:
+    logger.info("Added a zero position embedding for the class token; the checkpoint has none.")
+    slot = np.zeros((1, new_prefix, grid.shape[-1]), np.float32)
+  elif new_prefix < old_prefix:
+    logger.info("Dropped the class token's position embedding; the model has no class token.")
+    slot = slot[:, :new_prefix]
+  return np.concatenate([slot, grid], axis=1) if slot.shape[1] else grid
+
+
+def _adapt_relative(table: np.ndarray, new: Grid, old: Grid | None, method: str) -> np.ndarray:
+  """Resamples a table of 2-D offsets [(2h - 1)(2w - 1) (+ 3), heads] to another grid."""
+  sides = lambda grid: (2 * grid[0] - 1, 2 * grid[1] - 1)
+  for extra in (0, CLASS_ROWS):
+    offsets = table.shape[0] - extra
+    shape = sides(old) if old else square(offsets)
+    if not shape or shape[0] * shape[1] != offsets:
+      continue
+    if shape == sides(new):
+      return table
+    _log_resize("relative position bias", shape, sides(new), method)
+    grid = resize_grid(table[:offsets].reshape(*shape, -1), sides(new), method)
+    return np.concatenate([grid.reshape(-1, table.shape[-1]), table[offsets:]])
+  return table  # The comparison of shapes tells of it.
+
+
+def head_classes(flat: Mapping[str, np.ndarray]) -> int:
+  """Number of classes of a checkpoint's head; 0 if it has none."""
+  return int(flat["head/bias"].shape[-1]) if "head/bias" in flat else 0
+
+
+def adapt_head(flat: Flat, expected: Shapes, *, keep: bool, bias: float = 0.0) -> Flat:
+  """Keeps the head, replaces it by a fresh one (zero kernel), or drops it.
+
+  Args:
+    flat: the checkpoint's parameters.
+    expected: the model's shapes; without "head/kernel" in them the head is dropped.
+    keep: whether the checkpoint's head stays.
+    bias: what a fresh head's bias is filled with.
+  """
+  if keep:
+    return flat
+  old = head_classes(flat)
+  flat = {path: value for path, value in flat.items() if path not in ("head/kernel", "head/bias")}
+  if "head/kernel" not in expected:
+    if old:
+      logger.info("Dropped the checkpoint's head of %d classes.", old)
+    return flat
+  flat["head/kernel"] = np.zeros(expected["head/kernel"], np.float32)
+  flat["head/bias"] = np.full(expected["head/bias"], bias, np.float32)
+  logger.info(
+    "Initialised a fresh zero head of %d classes%s.",
+    expected["head/bias"][-1],
+    f"; the checkpoint's, of {old}, is dropped" if old else "",
+  )
+  return flat
+
+
+def adapt_representation(flat: Flat, expected: Shapes, *, keeps_head: bool) -> Flat:
+  """Drops the tanh layer `pre_logits` unless the model has one.
+
+  A head that was trained behind that layer means nothing without it, so such a head is never kept
+  alone.
+
+  Raises:
+    UserError: the checkpoint's head is to be kept, and the model has no `pre_logits`.
+  """
+  if "pre_logits/kernel" not in flat or "pre_logits/kernel" in expected:
+    return flat
+  width = flat["pre_logits/kernel"].shape[-1]
+  if keeps_head:
+    raise UserError(
+      f"the checkpoint's head was trained behind its pre_logits layer; pass "
+      f"representation_size={width} to keep both, or num_classes=N for a fresh head without it."
+    )
+  logger.info("Dropped the checkpoint's pre_logits layer (representation_size=%d keeps it).", width)
+  return {path: value for path, value in flat.items() if not path.startswith("pre_logits/")}
+
+
+def adapt_class_token(flat: Flat, expected: Shapes, *, keeps_head: bool) -> Flat:
+  """Drops the class token for a model that pools otherwise, if its head is not the checkpoint's.
+
+  With the checkpoint's head the logits would silently be others than the checkpoint's, so then the
+  class token stays, and the comparison names it as extra.
+  """
+  if "cls" not in flat or "cls" in expected or keeps_head:
+    return flat
+  logger.info("Dropped the checkpoint's class token; the model has none.")
+  return {path: value for path, value in flat.items() if path != "cls"}

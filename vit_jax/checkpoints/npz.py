@@ -1,0 +1,185 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The official `.npz` files: flat names "a/b/c", in every layout that Google's projects wrote.
+
+Reading brings all of them to one form: Linen's numbering (LayerNorm_0, LayerNorm_1), one entry per
+layer, no prefix. Writing uses the numbering of the released files (LayerNorm_0, LayerNorm_2), which
+is the only one that timm reads. Which names mean what is data, in the tables below.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.tree import Flat, as_float32, unstack_layers
+from vit_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Our own entry: JSON as bytes. Loaders that read parameters by name, as timm's, never see it.
+METADATA = "__metadata__"
+
+# Tried in this order, each at most once: "opt/target/" (big_vision's and the pre-Linen trainer's
+# optimizer state), "params/", and the image tower of a two-tower model. What lies outside a prefix
+# that is there (optimizer state, text tower, counters) is not part of the image model.
+PREFIXES = ("opt/target/", "params/", "img/")
+
+_BLOCK = r"(Transformer/encoderblock(?:_\d+)?)"
+TO_LINEN = [  # (pattern, replacement)
+  # Before Linen, modules were numbered across classes: LayerNorm_0, MultiHead.._1, LayerNorm_2, ..
+  (rf"^{_BLOCK}/MultiHeadDotProductAttention_1/", r"\1/MultiHeadDotProductAttention_0/"),
+  (rf"^{_BLOCK}/LayerNorm_2/", r"\1/LayerNorm_1/"),
+  (rf"^{_BLOCK}/MlpBlock_3/", r"\1/MlpBlock_0/"),
+  # big_vision, today and before 2022.
+  (r"^(?:Transformer/)?pos_embedding$", r"Transformer/posembed_input/pos_embedding"),
+  # Attention pooling was once inlined at the top level.
+  (r"^(probe|(?:MlpBlock|MultiHeadDotProductAttention|LayerNorm)_0(?:/.*)?)$", r"MAPHead_0/\1"),
+]
+TO_RELEASED = [
+  (rf"^{_BLOCK}/MultiHeadDotProductAttention_0/", r"\1/MultiHeadDotProductAttention_1/"),
+  (rf"^{_BLOCK}/LayerNorm_1/", r"\1/LayerNorm_2/"),
+  (rf"^{_BLOCK}/MlpBlock_0/", r"\1/MlpBlock_3/"),
+]
+# Old GroupNorm stored its parameters as (1, 1, 1, C).
+SQUEEZED = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
+
+
+def renamed(flat: Mapping[str, Any], table: list[tuple[str, str]]) -> dict[str, Any]:
+  """Applies a table of (pattern, replacement) to every name; each name changes at most once."""
+  compiled = [(re.compile(pattern), replacement) for pattern, replacement in table]
+  result = {}
+  for name, value in flat.items():
+    for pattern, replacement in compiled:
+      name, changed = pattern.subn(replacement, name)
+      if changed:
+        break
+    result[name] = value
+  return result
+
+
+def strip_prefixes(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Keeps the image model's parameters of a larger state, without their prefix."""
+  for prefix in PREFIXES:
+    inside = {name[len(prefix) :]: v for name, v in flat.items() if name.startswith(prefix)}
+    if inside and len(inside) < len(flat):
+      logger.info(
+        "Read %r of the file, and left %d arrays beside it.", prefix, len(flat) - len(inside)
+      )
+    flat = inside or flat
+  return dict(flat)
+
+
+def to_linen(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Brings any official layout to Linen's numbering, float32, one entry per layer, no prefix."""
+  flat = unstack_layers(renamed(strip_prefixes(flat), TO_LINEN))
+  flat = {
+    name: value.reshape(-1) if SQUEEZED.search(name) else value for name, value in flat.items()
+  }
+  return as_float32(flat)
+
+
+def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Linen's numbering, per layer, as the released files have it (0/1/2/3)."""
+  return renamed(flat, TO_RELEASED)
+
+
+def read_npz(path: str | os.PathLike, only: str | None = None) -> tuple[Flat, dict[str, Any]]:
+  """Reads an `.npz` file as it is; never unpickles.
+
+  Args:
+    path: the file.
+    only: reads just the entry of this name, if it is there.
+
+  Returns:
+    Arrays by name as stored, and our metadata ({} in files of others).
+
+  Raises:
+    UserError: the file is missing, truncated, not an npz, or holds pickled objects.
+  """
+  path = Path(path)
+  try:
+    with open(path, "rb") as file:
+      magic = file.read(6)
+  except OSError as error:
+    raise UserError(f"{path} cannot be read ({error.strerror}); pass an .npz file.") from error
+  if magic == b"\x93NUMPY":
+    raise UserError(f"{path} holds a single array (.npy), not named parameters; pass an .npz file.")
+  if not magic.startswith(b"PK"):
+    raise UserError(f"{path} is not an .npz file (it does not begin like a zip archive).")
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      if any(not member.endswith(".npy") for member in archive.zip.namelist()):
+        raise UserError(
+          f"{path} is a zip archive, but not an .npz file: it holds other things too."
+        )
+      flat = {name: archive[name] for name in archive.files if only in (None, name)}
+  except UserError:
+    raise
+  except ValueError as error:
+    if "allow_pickle" not in str(error):
+      raise UserError(f"{path} is damaged ({error}); fetch or copy it again.") from error
+    raise UserError(
+      f"{path} holds pickled Python objects, which could run code and are never loaded; "
+      "pass a file with plain arrays."
+    ) from error
+  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, SyntaxError) as error:
+    raise UserError(f"{path} is truncated or damaged; fetch or copy it again.") from error
+  if not flat and only is None:
+    raise UserError(f"{path} is an empty .npz file; it holds no parameters.")
+  return flat, _decoded(flat.pop(METADATA, None))
+
+
+def write_npz(
+  path: str | os.PathLike, flat: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
+) -> None:
+  """Writes arrays by name, and metadata as JSON beside them; the file appears only when complete.
+
+  Raises:
+    UserError: the path cannot be written.
+  """
+  arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
+  if metadata:
+    arrays[METADATA] = np.frombuffer(json.dumps(metadata).encode(), dtype=np.uint8)
+  with atomic(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[str]:
+  """Yields a temporary name beside `path`, renamed to it on success and removed on failure."""
+  path = Path(path)
+  temporary = None
+  try:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    yield temporary
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private; this one is not.
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written ({error.strerror or error}).") from error
+  finally:
+    if temporary is not None:
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(temporary)
+
+
+def _decoded(entry: np.ndarray | None) -> dict[str, Any]:
+  if entry is None:
+    return {}
+  try:
+    metadata = json.loads(entry.tobytes().decode())
+  except ValueError:
+    return {}
+  return metadata if isinstance(metadata, dict) else {}

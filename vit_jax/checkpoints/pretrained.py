@@ -1,0 +1,319 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`from_pretrained` and `save_checkpoint`: models with weights, in and out.
+
+Nothing is guessed silently: where numerics come from and what was resized, dropped or freshly
+initialised is logged in one line each.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from vit_jax.checkpoints import adapt, download, npz, torch, tree
+from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
+from vit_jax.errors import UserError, nearest
+from vit_jax.models import registry
+
+logger = logging.getLogger(__name__)
+
+AUGREG_ADDRESS = "gs://vit_models/augreg/{}.npz"
+HEADS = (None, "keep", "fresh")
+
+
+def from_pretrained(
+  name: str,
+  checkpoint: str | os.PathLike | None = None,
+  num_classes: int | None = None,
+  image_size: int | tuple[int, int] | None = None,
+  *,
+  head: str | None = None,
+  position_resize: str = "bilinear_aligned",
+  **overrides: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+  """Builds a model and loads weights into it.
+
+  Args:
+    name: a model of the registry, or AugReg's short name or full file name.
+    checkpoint: an .npz in any official layout, a .safetensors or PyTorch file with timm's names, a
+      work directory of ours, or an https:// or gs:// address; None fetches the registry's weights.
+    num_classes: None or the checkpoint's own number keeps its head; another number gives a fresh
+      zero head; 0 leaves the head out.
+    image_size: pixels, one side or (height, width); None keeps the checkpoint's resolution.
+    head: "fresh" replaces the head although the number of classes is the same; "keep" insists on
+      the checkpoint's. A head that was trained behind `pre_logits` is only kept together with that
+      layer: pass its `representation_size` (the registry's own weights need no asking).
+    position_resize: how position embeddings are resampled, one of adapt.RESIZE_METHODS.
+    **overrides: fields of the model. `activation`, `layer_norm_eps` and, of hybrids,
+      `weight_standardization` and `group_norm_eps` otherwise follow the file: its metadata, else
+      the origin that its names show, else the registry.
+
+  Returns:
+    (model, {"params": tree of float32 jax.Arrays}).
+
+  Raises:
+    UserError: the file cannot be read, is of another family, or does not fit; all leaves that are
+      missing, extra or of another shape are listed together.
+  """
+  if head not in HEADS:
+    raise UserError(f"head={head!r} is not known; pass 'keep', 'fresh' or None.")
+  if position_resize not in adapt.RESIZE_METHODS:
+    methods = list(adapt.RESIZE_METHODS)
+    raise UserError(
+      f"position_resize={position_resize!r} is not a method; choose from: {', '.join(methods)}."
+    )
+  entry = registry.get_entry(name)
+  bare = registry.create_model(name, **overrides)
+  path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
+  source = read_source(path, heads=getattr(bare, "num_heads", 1))
+  _check_family(source, entry)
+  overrides = {**_run_fields(source, entry), **overrides}
+
+  old_classes = adapt.head_classes(source.flat)
+  keep = _keeps_head(source, old_classes, num_classes, head)
+  if num_classes is None:
+    # A fresh head has the checkpoint's classes, else the registry's; a missing one stays missing.
+    num_classes = old_classes or (bare.num_classes if head == "fresh" else 0)
+    if not num_classes:
+      logger.info("%s has no head; the model returns its representation.", source.origin)
+  if checkpoint is None and keep and "pre_logits/kernel" in source.flat:
+    # A name alone asks for the published logits, and these pass through that layer.
+    overrides = {"representation_size": source.flat["pre_logits/kernel"].shape[-1], **overrides}
+  numerics = _numerics(source, entry, overrides)
+  model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
+
+  size, known = _sizes(source, model, entry, image_size)
+  expected = tree.expected_shapes(model, size, _channels(source.flat, entry))
+  flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
+  if known is not None or image_size is not None:
+    new = _grid(model, size)
+    flat = adapt.adapt_positions(flat, expected, new, known=known, method=position_resize)
+  flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
+  flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
+  problems = tree.differences(flat, expected, source.unknown)
+  if problems:
+    raise UserError(_misfit(source, entry, problems))
+  return model, {"params": tree.to_tree(flat, scanned=tree.is_scanned(model))}
+
+
+def save_checkpoint(
+  path: str | os.PathLike,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  metadata: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a model's parameters with what is needed to read them back with the same numbers.
+
+  `.npz` is the official flat format in the numbering of the released files, which timm's own
+  loader reads; `.safetensors` has timm's names. Layers are written one by one even if the model
+  scans over them. The file appears only when it is complete.
+
+  Args:
+    path: ends in .npz or .safetensors.
+    model: the module that the parameters belong to.
+    variables: {"params": ...}, as from `init`, `from_pretrained` or training.
+    metadata: JSON values to keep beside ours (activation, eps, configuration), such as
+      {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
+      only be resized later if "image_size" is there.
+
+  Raises:
+    UserError: another suffix, a path that cannot be written, or parameters that timm's ViT cannot
+      hold.
+  """
+  path = Path(path)
+  if path.suffix not in (".npz", ".safetensors"):
+    raise UserError(f"{path} ends in neither .npz nor .safetensors; use one of them.")
+  if "params" not in variables:
+    raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
+  flat = tree.from_tree(variables["params"])
+  described = {**describe(model), **(metadata or {})}
+  if path.suffix == ".npz":
+    npz.write_npz(path, npz.to_released(flat), described)
+    return
+  embedding = getattr(model, "position_embedding", "learned_1d")
+  if embedding not in ("learned_1d", "none"):
+    raise UserError(
+      f"timm's ViT has no position_embedding={embedding!r}; save an .npz file, which keeps it."
+    )
+  torch.write_safetensors(path, torch.to_timm(flat), described)
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+  """JSON metadata of a model: its registry name where one fits, numerics, and all its fields."""
+  fields = {field: getattr(model, field) for field in registry.model_fields(type(model))}
+  config = {key: value for key, value in fields.items() if _is_plain(value)}
+  if "dtype" in fields:
+    config["dtype"] = np.dtype(fields["dtype"]).name if fields["dtype"] is not None else None
+  numerics = {key: config.pop(key) for key in NUMERICS if key in config}
+  name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
+  return {"format": "vit_jax", "version": 1, "model": name, **numerics, "config": config}
+
+
+def _is_plain(value: Any) -> bool:
+  if isinstance(value, tuple):
+    return all(_is_plain(v) for v in value)
+  return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _is_built_from(model: nn.Module, entry: registry.Entry) -> bool:
+  return type(model) is entry.module and all(
+    getattr(model, key) == value for key, value in entry.config.items() if "dropout" not in key
+  )
+
+
+def _recommended(name: str, entry: registry.Entry) -> str:
+  """The address of the weights that a name stands for."""
+  file = name.removesuffix(".npz")
+  if file != entry.name and file != registry.augreg_name(entry.name):
+    return AUGREG_ADDRESS.format(file)  # A full AugReg file name is these weights and no others.
+  if not entry.weights:
+    near = nearest(entry.name, registry.list_models(pretrained=True))
+    raise UserError(f"there are no released weights for {entry.name}; pass checkpoint=...{near}")
+  weights = entry.weights[0]
+  logger.info("Using %s (%s).", weights.url, weights.tag)
+  return weights.url
+
+
+def _check_family(source: Source, entry: registry.Entry) -> None:
+  found = family_of([*source.flat, *source.unknown])
+  family = _family(entry)
+  if found and found[0] != family:
+    names = _alike(source, found[0]) or [
+      name for name, other in registry.MODELS.items() if _family(other) == found[0]
+    ]
+    advice = f"pass one of: {', '.join(names[:6])}" if names else f"pass a {family} checkpoint"
+    raise UserError(
+      f"{source.origin}: this is a {found[0]} checkpoint (it has {found[1]!r}), "
+      f"but model {entry.name!r} is a {family}; {advice}."
+    )
+  if source.scheme == "unknown":
+    schemes = " nor ".join(scheme.name for scheme in SCHEMES.values())
+    names = ", ".join(list(source.flat)[:3])
+    raise UserError(
+      f"{source.origin} has neither names of {schemes} (it has {names}); "
+      f"pass a {family} checkpoint with such names."
+    )
+
+
+def _family(entry: registry.Entry) -> str:
+  """The registry's family as reading.FAMILIES calls it."""
+  return {"vit": "ViT", "hybrid": "hybrid ViT"}.get(entry.family, entry.family)
+
+
+def _alike(source: Source, family: str) -> list[str]:
+  """Models of the registry that the checkpoint says it is of, or whose sizes it has."""
+  if source.metadata.get("model") in registry.MODELS:
+    return [source.metadata["model"]]
+  kernel = source.flat.get("embedding/kernel")
+  layers = {match[2] for match in map(tree.LAYER.match, source.flat) if match}
+  if kernel is None or kernel.ndim != 4:
+    return []
+  sizes = {
+    "hidden_size": kernel.shape[-1],
+    "num_layers": len(layers),
+    "patch_size": kernel.shape[0],
+  }
+  return [
+    name
+    for name, entry in registry.MODELS.items()
+    if _family(entry) == family and sizes.items() <= entry.config.items()
+  ]
+
+
+def _run_fields(source: Source, entry: registry.Entry) -> dict[str, Any]:
+  """Fields that a run of ours changed, if it trained the model that is asked for."""
+  if source.metadata.get("model") != entry.name:
+    return {}
+  fields = {k: v for k, v in source.metadata.get("fields", {}).items() if k not in NUMERICS}
+  if fields:
+    told = ", ".join(f"{key}={value!r}" for key, value in fields.items())
+    logger.info("Fields of the run in %s: %s.", source.origin, told)
+  return fields
+
+
+def _keeps_head(source: Source, old: int, num_classes: int | None, head: str | None) -> bool:
+  if head == "keep" and (not old or num_classes not in (None, old)):
+    has = f"a head of {old} classes" if old else "no head"
+    raise UserError(
+      f"head='keep' does not go with num_classes={num_classes}: {source.origin} has {has}."
+    )
+  return head != "fresh" and num_classes in (None, old)
+
+
+def _numerics(
+  source: Source, entry: registry.Entry, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Fields that the weights decide, and where each came from, in one line of log."""
+  fields = registry.model_fields(entry.module)
+  scheme = SCHEMES[source.scheme]
+  chosen, told = {}, []
+  for field in (f for f in NUMERICS if f in fields):
+    if field in overrides:
+      value, where = overrides[field], "argument"
+    elif field in source.metadata:
+      value, where = source.metadata[field], "metadata of the file"
+    elif field in scheme.numerics:
+      value, where = scheme.numerics[field], f"names of {scheme.name}"
+    else:
+      continue
+    chosen[field] = value
+    told.append(f"{field}={value} ({where})")
+  logger.info("Numerics of %s: %s.", source.origin, ", ".join(told))
+  return chosen
+
+
+def _grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+  height, width = model.pixels_per_token()
+  return size[0] // height, size[1] // width
+
+
+def _pair(size: Any) -> tuple[int, int]:
+  if isinstance(size, (int, np.integer)):
+    return int(size), int(size)
+  return int(size[0]), int(size[1])
+
+
+def _sizes(
+  source: Source,
+  model: nn.Module,
+  entry: registry.Entry,
+  image_size: int | tuple[int, int] | None,
+) -> tuple[tuple[int, int], tuple[int, int] | None]:
+  """The image size to load at, and the grid of the checkpoint where it can be told."""
+  known = None
+  stored = source.metadata.get("image_size") or source.metadata.get("input", {}).get("image_size")
+  if stored:
+    known = _grid(model, _pair(stored))
+  known, _ = adapt.grid_of(source.flat, known)
+  if image_size is not None:
+    return _pair(image_size), known
+  if known is None:
+    return _pair(entry.input.image_size), None
+  height, width = model.pixels_per_token()
+  size = (known[0] * height, known[1] * width)
+  if size != _pair(entry.input.image_size):
+    logger.info("Loaded at the checkpoint's resolution, %dx%d pixels.", *size)
+  return size, known
+
+
+def _channels(flat: Mapping[str, np.ndarray], entry: registry.Entry) -> int:
+  """Input channels of the checkpoint's first convolution."""
+  for path in ("conv_root/kernel", "embedding/kernel"):
+    if path in flat and flat[path].ndim == 4:
+      return flat[path].shape[2]
+  return entry.input.channels
+
+
+def _misfit(source: Source, entry: registry.Entry, problems: str) -> str:
+  """The one error about leaves: why, where that is known, and then every leaf."""
+  names = [name for name in _alike(source, _family(entry)) if name != entry.name]
+  reasons = [f"its sizes are those of {' or '.join(names)}"] if names else []
+  reasons += [why for sign, why in torch.NOT_OURS if any(map(sign.match, source.unknown))]
+  because = f" ({'; '.join(reasons)})" if reasons else ""
+  return f"{source.origin} does not fit {entry.name}{because}: {problems}."

@@ -1,0 +1,189 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Opens any weight file: what container it is, whose names it uses, and which family it is of.
+
+Containers are told by their first bytes and not by their suffix; names by a few that each scheme
+must have. A new scheme is a row in SCHEMES, a new family a row in FAMILIES.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_jax.checkpoints import npz, torch, tree
+from vit_jax.checkpoints.tree import Flat
+from vit_jax.errors import UserError
+
+# Fields of a model that its weights decide, because the same weights mean other numbers without.
+NUMERICS = ("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What a checkpoint holds, before it is fitted to a model.
+
+  Attributes:
+    origin: the path it was read from.
+    scheme: whose names it used: "official" or "timm".
+    flat: float32 parameters by our paths, one entry per layer.
+    unknown: names that stand for no parameter of ours.
+    metadata: ours, {} in files of others.
+  """
+
+  origin: str
+  scheme: str
+  flat: Flat
+  unknown: tuple[str, ...]
+  metadata: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+  """A way of naming parameters.
+
+  Attributes:
+    name: how messages call it.
+    sign: pattern of a name that every file of the scheme has.
+    convert: (arrays, attention heads) -> (our flat parameters, unknown names).
+    numerics: the fields of a model that weights with such names imply.
+  """
+
+  name: str
+  sign: re.Pattern[str]
+  convert: Callable[[Mapping[str, Any], int], tuple[Flat, list[str]]]
+  numerics: Mapping[str, Any]
+
+
+SCHEMES = {
+  "official": Scheme(
+    "the official npz",
+    re.compile(r"(^|/)embedding/kernel$"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    {
+      "activation": "gelu_tanh",
+      "layer_norm_eps": 1e-6,
+      "weight_standardization": "google",
+      "group_norm_eps": 1e-6,
+    },
+  ),
+  "timm": Scheme(
+    "timm",
+    re.compile(r"^patch_embed\.proj\.weight$"),
+    lambda state, heads: torch.to_ours(tree.as_float32(state), torch.TIMM, heads),
+    torch.TIMM_NUMERICS,
+  ),
+}
+
+# Family, pattern of a name that only this family has (ours or timm's); the first that is found.
+FAMILIES = [
+  ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
+  ("Swin", re.compile(r"relative_position_bias_table\b")),
+  ("BiT ResNet", re.compile(r"(^|/)block\d+/unit\d\d+/|^resnet/")),
+  ("hybrid ViT", re.compile(r"(^|/)conv_root/kernel$|^patch_embed\.backbone\.")),
+  ("ViT", re.compile(r"(^|/)Transformer/encoderblock(_\d+)?/|(^|\.)blocks\.\d+\.attn\.qkv\.")),
+]
+
+
+def family_of(names: Iterable[str]) -> tuple[str, str] | None:
+  """The family that parameter names belong to, and a name that shows it; None if unknown."""
+  names = list(names)
+  for family, pattern in FAMILIES:
+    for name in names:
+      if pattern.search(name):
+        return family, name
+  return None
+
+
+def _container(path: Path) -> str:
+  """Which kind of checkpoint a path is: "run" (a directory), "npz", "safetensors" or "pickled"."""
+  if path.is_dir():
+    return "run"
+  try:
+    with open(path, "rb") as file:
+      head = file.read(4096)
+  except FileNotFoundError as error:
+    raise UserError(
+      f"there is no checkpoint at {path}; pass a file, a work directory or an address."
+    ) from error
+  except OSError as error:
+    raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+  suffix = path.suffix.lower()
+  if head[8:9] == b"{" or suffix == ".safetensors":
+    return "safetensors"
+  # torch writes zip archives too, and before 1.6 bare pickles.
+  pickled = suffix in (".pth", ".pt", ".bin", ".tar") or b"/data.pkl" in head
+  return "pickled" if pickled and not head.startswith(b"\x93NUMPY") else "npz"
+
+
+def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
+  """Reads the arrays of a file or work directory as they are, and our metadata.
+
+  Raises:
+    UserError: there is no such file, or it is damaged or of another kind.
+  """
+  readers = {
+    "run": _read_run,
+    "npz": npz.read_npz,
+    "safetensors": torch.read_safetensors,
+    "pickled": lambda path: (torch.read_pickled(path), {}),
+  }
+  return readers[_container(Path(path))](Path(path))
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+  """What we wrote beside the weights (model, activation, class names, ...); {} if nothing.
+
+  Reads no parameters of an npz or safetensors file.
+
+  Raises:
+    UserError: as `read_arrays`.
+  """
+  path = Path(path)
+  container = _container(path)
+  if container == "npz":
+    return npz.read_npz(path, only=npz.METADATA)[1]
+  if container == "safetensors":
+    return torch.read_safetensors(path, tensors=False)[1]
+  return _read_run(path)[1] if container == "run" else {}
+
+
+def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
+  """The best checkpoint of a work directory; its model's own fields are under "fields"."""
+  if any(path.glob("*.safetensors")):
+    raise UserError(
+      f"{path} is a folder in Hugging Face's layout, whose names are not read yet; "
+      "pass a file with timm's names or an official .npz."
+    )
+  from vit_jax.training import restore  # Late: training builds on this package.
+
+  model, variables, run = restore.load_run(path)
+  metadata = {
+    "model": run.model_name,
+    "class_names": list(run.class_names),
+    "image_size": list(run.image_size),
+    "fields": {key: value for key, value in run.model_fields.items() if key != "num_classes"},
+    **{field: getattr(model, field) for field in NUMERICS if hasattr(model, field)},
+  }
+  return tree.from_tree(variables["params"]), metadata
+
+
+def read_source(path: str | os.PathLike, *, heads: int) -> Source:
+  """Reads a checkpoint and brings its names to ours.
+
+  Args:
+    path: a local file or work directory.
+    heads: attention heads of the model, which fused projections do not tell.
+
+  Raises:
+    UserError: as `read_arrays`, or the names are of no scheme that is known.
+  """
+  arrays, metadata = read_arrays(path)
+  for key, scheme in SCHEMES.items():
+    if any(scheme.sign.search(name) for name in arrays):
+      flat, unknown = scheme.convert(arrays, heads)
+      return Source(str(path), key, flat, tuple(unknown), metadata)
+  # No scheme, but perhaps a family that the caller can name in its error.
+  return Source(str(path), "unknown", arrays, (), metadata)

@@ -1,0 +1,172 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Flat views of a parameter tree, and the comparison of what a file has with what a model needs.
+
+Checkpoints are handled flat, `{"Transformer/encoder_norm/scale": array, ...}`, one entry per layer
+even where the model scans over its layers; only `to_tree` and `from_tree` know about stacking.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from vit_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Flat = dict[str, np.ndarray]
+
+LAYER = re.compile(r"^(.*\bencoderblock)_(\d+)/(.*)$")
+SCANNED = re.compile(r"^(.*\bencoderblock)/(.*)$")
+
+
+def unstack_layers(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Splits scanned leaves `encoderblock/x` [layers, ...] into `encoderblock_{i}/x` [...]."""
+  result = {}
+  for path, value in flat.items():
+    match = SCANNED.match(path)
+    if not match:
+      result[path] = value
+      continue
+    for layer in range(value.shape[0]):
+      result[f"{match[1]}_{layer}/{match[2]}"] = value[layer]
+  return result
+
+
+def stack_layers(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Stacks `encoderblock_{i}/x` [...] into `encoderblock/x` [layers, ...]: the inverse."""
+  result, layers = {}, {}
+  for path, value in flat.items():
+    match = LAYER.match(path)
+    if match:
+      layers.setdefault(f"{match[1]}/{match[3]}", {})[int(match[2])] = value
+    else:
+      result[path] = value
+  for path, values in layers.items():
+    result[path] = np.stack([values[layer] for layer in range(len(values))])
+  return result
+
+
+def as_float32(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Half-precision and double arrays as float32, which is logged.
+
+  Raises:
+    UserError: an array is not of floating point numbers.
+  """
+  result, others = {}, set()
+  for name, value in flat.items():
+    if value.dtype == np.dtype("V2"):  # NumPy's files keep bfloat16 as two bytes without a type.
+      value = value.view(ml_dtypes.bfloat16)
+    if value.dtype != np.float32:
+      if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
+        raise UserError(
+          f"{name} has dtype {value.dtype}, but parameters are floating point numbers."
+        )
+      others.add(str(value.dtype))
+      value = value.astype(np.float32)
+    result[name] = value
+  if others:
+    logger.info("Converted to float32 from %s.", ", ".join(sorted(others)))
+  return result
+
+
+def from_tree(params: Mapping[str, Any]) -> Flat:
+  """A parameter tree as flat NumPy arrays, per layer even if the model scans."""
+  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  return unstack_layers({path: np.asarray(value) for path, value in flat.items()})
+
+
+def to_tree(flat: Mapping[str, np.ndarray], *, scanned: bool) -> dict[str, Any]:
+  """Flat arrays as a nested tree of `jax.Array`s; with `scanned` the layers are stacked."""
+  flat = stack_layers(flat) if scanned else flat
+  arrays = {path: jnp.asarray(value) for path, value in flat.items()}
+  return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def is_scanned(model: nn.Module) -> bool:
+  """Whether the model keeps its layers stacked."""
+  return bool(getattr(model, "scan_layers", False))
+
+
+def expected_shapes(
+  model: nn.Module, image_size: tuple[int, int], channels: int = 3
+) -> dict[str, tuple[int, ...]]:
+  """Shape of every parameter of `model` at an image size, flat and per layer, without computing."""
+  images = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
+  # One traced layer stands for all of them, which keeps this quick for deep models.
+  quick = model.clone(scan_layers=True) if hasattr(model, "scan_layers") else model
+  variables = jax.eval_shape(
+    lambda key, x: quick.init(key, x, train=False), jax.random.key(0), images
+  )
+  shapes = {}
+  for path, leaf in flax.traverse_util.flatten_dict(variables["params"], sep="/").items():
+    match = SCANNED.match(path) if quick is not model or is_scanned(model) else None
+    if not match:
+      shapes[path] = leaf.shape
+      continue
+    for layer in range(leaf.shape[0]):
+      shapes[f"{match[1]}_{layer}/{match[2]}"] = leaf.shape[1:]
+  return shapes
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+  """[0, 1, 2, 5] -> "0..2,5"."""
+  numbers = sorted(set(numbers))
+  spans: list[list[int]] = []
+  for number in numbers:
+    if spans and number == spans[-1][1] + 1:
+      spans[-1][1] = number
+    else:
+      spans.append([number, number])
+  return ",".join(f"{low}" if low == high else f"{low}..{high}" for low, high in spans)
+
+
+def _folded(lines: Iterable[str]) -> list[str]:
+  """Lines that differ only in their layer as one: "encoderblock_{0..11}/...". None is left out."""
+  folded: dict[str, list[int]] = {}
+  for line in lines:
+    match = re.search(r"(?<=encoderblock_)\d+|(?<=\bblocks\.)\d+", line)
+    key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
+    folded.setdefault(key, []).extend([] if match is None else [int(match[0])])
+  result = []
+  for key, layers in folded.items():
+    label = _ranges(layers)
+    result.append(key.replace("\0", label if label.isdigit() else f"{{{label}}}"))
+  return result
+
+
+def differences(
+  have: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], also_extra: Iterable[str] = ()
+) -> str:
+  """What is missing, extra and of the wrong shape, all of it, as one clause; "" if all fits.
+
+  Args:
+    have: arrays by path.
+    expected: shapes by path.
+    also_extra: names in the file that stand for no parameter of ours.
+  """
+  missing = [path for path in expected if path not in have]
+  extra = [f"{path} {tuple(have[path].shape)}" for path in have if path not in expected]
+  shapes = [
+    f"{path} is {tuple(have[path].shape)}, expected {tuple(shape)}"
+    for path, shape in expected.items()
+    if path in have and tuple(have[path].shape) != tuple(shape)
+  ]
+  clauses = [
+    f"{len(lines)} {label}: {', '.join(_folded(lines))}"
+    for label, lines in (
+      ("missing", missing),
+      ("extra", [*extra, *also_extra]),
+      ("of another shape", shapes),
+    )
+    if lines
+  ]
+  return "; ".join(clauses)
