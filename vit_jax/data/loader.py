@@ -1,0 +1,296 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of uint8 images: shuffled and endless for training, each example once for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from vit_jax.data.sources import ArraySource, Source
+from vit_jax.data.transforms import BadImage, Preprocessing, eval_transform, train_transform
+from vit_jax.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+  """What a worker thread returns instead of an example: raising there would break the stream."""
+
+  id: str
+  error: Exception
+
+
+class BadImages:
+  """The images that could not be read: counted once each, logged once each, limited."""
+
+  def __init__(self, examples: int, max_fraction: float):
+    self._examples = examples
+    self._max_fraction = max_fraction
+    self._reasons: dict[str, str] = {}
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return tuple(self._reasons)
+
+  def add(self, failure: _Failure) -> None:
+    """Notes a failure in the consumer's thread.
+
+    Raises:
+      UserError: too many distinct images have failed by now.
+      Exception: the failure was not the image's but ours.
+    """
+    if not isinstance(failure.error, (BadImage, OSError)):
+      raise failure.error
+    if failure.id in self._reasons:
+      return
+    self._reasons[failure.id] = str(failure.error)
+    _LOGGER.warning("skipped the bad image %s: %s", failure.id, failure.error)
+    # One bad image never stops a run, however small the split, unless the fraction is 0.
+    allowed = max(int(self._max_fraction * self._examples), 1 if self._max_fraction > 0 else 0)
+    if len(self._reasons) > min(allowed, self._examples - 1):
+      some = ", ".join(list(self._reasons)[:3])
+      raise UserError(
+        f"{len(self._reasons)} of {self._examples} images cannot be read (such as {some}), more "
+        f"than the allowed share of {self._max_fraction:g}; repair or remove them, or raise "
+        "config.max_bad_fraction."
+      )
+
+
+class _SkipBad(grain.IterDataset):
+  """Takes failures out of the stream, in the thread that consumes it."""
+
+  def __init__(self, parent: grain.IterDataset, bad: BadImages):
+    super().__init__(parent)
+    self._bad = bad
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return _SkipBadIterator(iter(self._parent), self._bad)
+
+
+class _SkipBadIterator(grain.DatasetIterator):
+  def __init__(self, parent: grain.DatasetIterator, bad: BadImages):
+    super().__init__(parent)
+    self._bad = bad
+
+  def __next__(self) -> dict[str, Any]:
+    while isinstance(element := next(self._parent), _Failure):
+      self._bad.add(element)
+    return element
+
+  def get_state(self) -> dict[str, Any]:
+    return self._parent.get_state()
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._parent.set_state(state)
+
+
+class _Load:
+  """Reads one example by its index and transforms it; any error becomes a `_Failure`."""
+
+  def __init__(self, source: Source, transform):
+    self._source = source
+    self._transform = transform
+
+  def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict | _Failure:
+    record = None
+    try:
+      record = self._source[int(index)]
+      return self._transform(record, rng)
+    except Exception as e:
+      name = record["id"] if record else self._source.name(int(index))
+      return _Failure(name, e)
+
+
+class _Order:
+  """Which example stands at a position of the endless stream: one permutation an epoch.
+
+  A permutation costs 25 ms a million; grain's `shuffle` costs 44 us for each example. RandomState,
+  because its streams are frozen: a resumed run sees the same order under any NumPy.
+  """
+
+  def __init__(self, examples: int, seed: int, shard_index: int, shard_count: int):
+    self._examples = examples
+    self._seed = seed
+    self._shard = (shard_index, shard_count)
+    self._epochs: dict[int, np.ndarray] = {}
+    self._lock = threading.Lock()
+
+  def __len__(self) -> int:
+    return sys.maxsize // self._shard[1]
+
+  def __getitem__(self, position: int) -> int:
+    epoch, offset = divmod(position * self._shard[1] + self._shard[0], self._examples)
+    order = self._epochs.get(epoch)
+    return int((self._permutation(epoch) if order is None else order)[offset])
+
+  def _permutation(self, epoch: int) -> np.ndarray:
+    with self._lock:
+      if epoch not in self._epochs:
+        order = np.random.RandomState([self._seed, epoch]).permutation(self._examples)
+        # Threads that run ahead still need the epoch before.
+        self._epochs = {k: v for k, v in self._epochs.items() if k == epoch - 1} | {epoch: order}
+      return self._epochs[epoch]
+
+
+class TrainLoader:
+  """An endless stream of training batches, shuffled globally in every epoch.
+
+  What a batch holds depends on the seed and its position only, not on threads or timing; the
+  iterator's state is its position, restores exactly, and works with `grain.checkpoint`.
+
+  Images in memory (digits) are transformed a batch at a time, since for them handing single
+  images between threads would cost more than the work.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    seed: int,
+    threads: int = 4,
+    prefetch: int = 256,
+    max_bad_fraction: float = 0.01,
+    shard_index: int = 0,
+    shard_count: int = 1,
+  ):
+    """Sets up the stream; nothing is read before the first batch is asked for.
+
+    Args:
+      source: the split to train on.
+      preprocessing: what becomes of an image.
+      batch_size: examples in a batch of this process.
+      seed: decides order and augmentation.
+      threads: that read and decode; 0 works in the calling thread.
+      prefetch: examples to have ready.
+      max_bad_fraction: share of the split's images that may fail to decode.
+      shard_index, shard_count: this process among those that share each epoch.
+    """
+    if batch_size < 1:
+      raise UserError(f"batch={batch_size} must be at least 1.")
+    self.batch_size = batch_size
+    self._bad = BadImages(len(source), max_bad_fraction)
+    transform = train_transform(preprocessing)
+    seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # Any seed to 32 bits.
+    order = _Order(len(source), seed, shard_index, shard_count)
+    if isinstance(source, ArraySource):
+      load = _LoadBatch(source, transform, order, batch_size)
+      work = grain.MapDataset.range(sys.maxsize // batch_size // shard_count)
+      work = work.random_map(load, seed=seed)
+      buffer = max(2, prefetch // batch_size)
+      self._dataset = work.to_iter_dataset(_read_options(min(threads, 1), buffer))
+    else:
+      work = grain.MapDataset.source(order).random_map(_Load(source, transform), seed=seed)
+      examples = _SkipBad(work.to_iter_dataset(_read_options(threads, prefetch)), self._bad)
+      self._dataset = examples.batch(batch_size, drop_remainder=True)
+
+  @property
+  def bad_images(self) -> tuple[str, ...]:
+    """The ids of the images that were skipped so far, each once."""
+    return self._bad.names
+
+  def iterator(self) -> grain.DatasetIterator:
+    """A new iterator over `{"image": uint8 [batch, h, w, channels], "label": int32 [batch]}`."""
+    cv2.setNumThreads(1)  # The threads here are enough; OpenCV's own would fight with XLA's.
+    return iter(self._dataset)
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return self.iterator()
+
+
+class _LoadBatch:
+  """Transforms a whole batch of images in memory, given their indices."""
+
+  def __init__(self, source: ArraySource, transform, order: _Order, batch_size: int):
+    self._source = source
+    self._transform = transform
+    self._order = order
+    self._batch_size = batch_size
+
+  def __call__(self, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    first = batch * self._batch_size
+    indices = [self._order[first + k] for k in range(self._batch_size)]
+    examples = [self._transform(self._source[i], rng) for i in indices]
+    return {
+      "image": np.stack([e["image"] for e in examples]),
+      "label": np.array([e["label"] for e in examples], np.int32),
+    }
+
+
+def _read_options(threads: int, prefetch: int) -> grain.ReadOptions:
+  return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
+
+
+class EvalBatches:
+  """Every example of a source once, in order; can be iterated again and again."""
+
+  def __init__(
+    self,
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    threads: int = 4,
+    prefetch: int = 256,
+    max_bad_fraction: float = 0.01,
+    shard_index: int = 0,
+    shard_count: int = 1,
+  ):
+    if batch_size < 1:
+      raise UserError(f"batch_eval={batch_size} must be at least 1.")
+    self.batch_size = batch_size
+    self._shape = (*preprocessing.size, preprocessing.channels)
+    self._bad = BadImages(len(source), max_bad_fraction)
+    order = grain.MapDataset.range(len(source)).slice(slice(shard_index, None, shard_count))
+    # All processes get as many batches, since they have to step together.
+    self._batches = math.ceil(math.ceil(len(source) / shard_count) / batch_size)
+    if isinstance(source, ArraySource):
+      threads = 0
+    work = order.map(_Load(source, eval_transform(preprocessing)))
+    self._dataset = _SkipBad(work.to_iter_dataset(_read_options(threads, prefetch)), self._bad)
+
+  @property
+  def bad_images(self) -> tuple[str, ...]:
+    """The ids of the images that were skipped so far, each once."""
+    return self._bad.names
+
+  def __len__(self) -> int:
+    """The number of batches."""
+    return self._batches
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    cv2.setNumThreads(1)
+    examples = iter(self._dataset)
+    for _ in range(self._batches):
+      images = np.zeros((self.batch_size, *self._shape), np.uint8)
+      labels = np.zeros(self.batch_size, np.int32)
+      mask = np.zeros(self.batch_size, np.float32)
+      for k in range(self.batch_size):
+        example = next(examples, None)
+        if example is None:
+          break
+        images[k], labels[k], mask[k] = example["image"], example["label"], 1
+      yield {"image": images, "label": labels, "mask": mask}
+
+
+def eval_batches(
+  source: Source, preprocessing: Preprocessing, *, batch_size: int, threads: int = 4, **options: Any
+) -> EvalBatches:
+  """Batches `{"image", "label", "mask"}` that hold every example once, in order.
+
+  The last batch is padded with zeros; mask float32 [batch] is 1 for an example and 0 for padding.
+  Images that cannot be decoded are left out, counted and named, as in training.
+  """
+  return EvalBatches(source, preprocessing, batch_size=batch_size, threads=threads, **options)

@@ -1,0 +1,365 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From a record to a uint8 image of the model's size, for training and for evaluation.
+
+Everything here runs on the host and ends in uint8; `normalize` belongs into the jitted step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vit_jax.data import digits
+from vit_jax.data.decode import BadImage, decode, from_pil, jpeg_size
+from vit_jax.errors import UserError, nearest
+
+__all__ = [
+  "BadImage",
+  "Preprocessing",
+  "decode",
+  "eval_transform",
+  "normalize",
+  "preprocessing_for",
+  "train_transform",
+]
+
+Transform = Callable[..., dict[str, Any]]
+
+_CHOICES = {
+  "train_crop": ("inception", "random", "none"),
+  "eval_resize": ("squash", "resize_crop", "digit"),
+  "interpolation": ("bilinear", "bicubic", "area"),
+}
+_CV2 = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_AFFINE = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """The `pp` section of a config.
+
+  Attributes:
+    train, val, test: split specs such as "train[:98%]", or None.
+    crop: the model's input size, pixels or (height, width).
+    resize: shorter side before the crop ("resize_crop"), or the side of the square from which
+      "random" crops; None means `crop`.
+    train_crop: "inception" (part of the image, area `min_area`..1 and aspect 3/4..4/3), "random"
+      (squash to `resize`, then crop anywhere) or "none" (as in evaluation).
+    flip: mirror half of the training images.
+    random_affine: None, or degrees (rotation up to +-), translate (up to this fraction of the
+      side), scale (lowest, highest).
+    eval_resize: "squash" (the ancestor's: the whole image to `crop`), "resize_crop" (timm's:
+      shorter side to `resize`, centre crop) or "digit" (`digits.prepare_digit`).
+    interpolation: "bilinear", "bicubic" or "area".
+    antialias: False samples as `tf.image.resize` does by default; True filters as Pillow does.
+    mean, std: of the channels, in 0..1.
+    channels: 3 (RGB) or 1 (grey).
+  """
+
+  train: str | None = "train"
+  val: str | None = None
+  test: str | None = None
+  crop: int | tuple[int, int] = 224
+  resize: int | None = None
+  train_crop: str = "inception"
+  min_area: float = 0.05
+  flip: bool = True
+  random_affine: Mapping[str, Any] | None = None
+  eval_resize: str = "squash"
+  interpolation: str = "bilinear"
+  antialias: bool = False
+  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+  std: tuple[float, ...] = (0.5, 0.5, 0.5)
+  channels: int = 3
+
+  def __post_init__(self):
+    for field, choices in _CHOICES.items():
+      value = getattr(self, field)
+      if value not in choices:
+        raise UserError(
+          f"pp.{field}={value!r} is unknown{nearest(str(value), choices)}; choose one of "
+          f"{', '.join(choices)}."
+        )
+    crop = (self.crop,) * 2 if isinstance(self.crop, int) else tuple(self.crop)
+    if len(crop) != 2 or not all(isinstance(c, int) and c > 0 for c in crop):
+      raise UserError(f"pp.crop={self.crop!r} must be a positive size or (height, width).")
+    if self.resize is not None and self.resize < max(crop):
+      raise UserError(f"pp.resize={self.resize} is smaller than pp.crop={max(crop)}; enlarge it.")
+    if not 0 < self.min_area <= 1:
+      raise UserError(f"pp.min_area={self.min_area} must be above 0 and at most 1.")
+    if self.channels not in (1, 3):
+      raise UserError(f"pp.channels={self.channels} must be 3 (RGB) or 1 (grey).")
+    for field in ("mean", "std"):
+      value = getattr(self, field)
+      values = (value,) if isinstance(value, (int, float)) else tuple(value)
+      values = tuple(float(v) for v in (values * self.channels if len(values) == 1 else values))
+      if len(values) != self.channels or (field == "std" and min(values) <= 0):
+        raise UserError(
+          f"pp.{field}={value!r} must have one {'positive ' * (field == 'std')}number for each of "
+          f"the {self.channels} channels."
+        )
+      object.__setattr__(self, field, values)
+    if self.random_affine is not None:
+      object.__setattr__(self, "random_affine", _affine_settings(self.random_affine))
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) of what the transforms return."""
+    return (self.crop, self.crop) if isinstance(self.crop, int) else tuple(self.crop)
+
+
+def _affine_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+  if not isinstance(given, Mapping) and not hasattr(given, "items"):
+    raise UserError(f"pp.random_affine={given!r} must be None or hold {', '.join(_AFFINE)}.")
+  settings = _AFFINE | dict(given.items())
+  for key in settings:
+    if key not in _AFFINE:
+      raise UserError(
+        f"pp.random_affine.{key} is unknown{nearest(key, list(_AFFINE))}; it takes "
+        f"{', '.join(_AFFINE)}."
+      )
+  scale = settings["scale"]
+  low, high = map(float, scale) if np.shape(scale) == (2,) else (0.0, 0.0)
+  if not 0 < low <= high:
+    raise UserError(f"pp.random_affine.scale={scale!r} must be (lowest, highest) > 0.")
+  degrees, translate = float(settings["degrees"]), float(settings["translate"])
+  return {"degrees": degrees, "translate": translate, "scale": (low, high)}
+
+
+def resize(
+  image: np.ndarray, size: tuple[int, int], interpolation: str, antialias: bool
+) -> np.ndarray:
+  """Resizes [height, width, channels] to `size` = (height, width), keeping channels and dtype.
+
+  Without antialias "bilinear" is `tf.image.resize`'s default (half-pixel centres, no filter when
+  shrinking), "bicubic" torch's (a=-0.75). With it both are Pillow's, which timm and
+  `jax.image.resize(antialias=True)` agree with (a=-0.5); "area" averages the covered pixels.
+  uint8 results are rounded: at most one grey level from the float result.
+  """
+  height, width = size
+  if image.shape[:2] == (height, width):
+    return image
+  if antialias and interpolation in _PILLOW:
+    squeezed = image[..., 0] if image.shape[2] == 1 else image
+    resized = Image.fromarray(squeezed).resize((width, height), _PILLOW[interpolation])
+    return np.asarray(resized).reshape(height, width, image.shape[2])
+  resized = cv2.resize(image, (width, height), interpolation=_CV2[interpolation])
+  return resized if resized.ndim == 3 else resized[..., None]
+
+
+def inception_box(
+  height: int, width: int, min_area: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+  """A random (top, left, height, width), as `tf.image.sample_distorted_bounding_box` draws it.
+
+  That is: the aspect ratio is uniform in 3/4..4/3, then the *height* (not the area, as in
+  torchvision) is uniform between what the area limits and the image allow. Without a fit in 100
+  attempts, the whole image.
+  """
+  area = height * width
+  for _ in range(100):
+    aspect = 0.75 + rng.random() * (4 / 3 - 0.75)
+    low = round(math.sqrt(min_area * area / aspect))
+    high = min(round(math.sqrt(area / aspect)), height, int((width + 0.499) / aspect))
+    low = min(low, high)
+    crop_height = low + int(rng.random() * (high - low + 1))
+    crop_width = round(crop_height * aspect)
+    if not 0 < crop_width <= width or not min_area * area <= crop_height * crop_width <= area:
+      continue
+    top = int(rng.random() * (height - crop_height + 1))
+    left = int(rng.random() * (width - crop_width + 1))
+    return top, left, crop_height, crop_width
+  return 0, 0, height, width
+
+
+def _inception(record: Mapping[str, Any], spec: Preprocessing, rng: np.random.Generator):
+  """Decodes only as large as the crop needs, crops and resizes.
+
+  A JPEG whose crop is at least twice (4, 8 times) the model's size is decoded at a half (quarter,
+  eighth) by the decoder's scaled DCT. That filters, where plain bilinear would alias.
+  """
+  image = record["image"]
+  stored = None if isinstance(image, np.ndarray) else jpeg_size(image)
+  if stored is None:
+    pixels = decode(image, spec.channels)
+    top, left, height, width = inception_box(*pixels.shape[:2], spec.min_area, rng)
+  else:
+    box = inception_box(*stored[:2], spec.min_area, rng)
+    room = min(min(box[2:]) // max(spec.size), 8)
+    reduce = 1 << max(room.bit_length() - 1, 0)
+    pixels = decode(image, spec.channels, reduce=reduce if stored[2] == 3 else 1)
+    if stored[0] != stored[1] and (pixels.shape[0] > pixels.shape[1]) != (stored[0] > stored[1]):
+      box = (box[1], box[0], box[3], box[2])  # EXIF orientation turned the image.
+    ratio = max(pixels.shape[:2]) / max(stored[:2])
+    top, left, height, width = (round(b * ratio) for b in box)
+  pixels = pixels[top : top + height, left : left + width]
+  return resize(pixels, spec.size, spec.interpolation, spec.antialias)
+
+
+def _affine(image: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+  """Rotates, scales and shifts about the centre; what comes in from outside is black."""
+  height, width, channels = image.shape
+  angle, scale, down, right = rng.random(4)
+  angle = math.radians(settings["degrees"] * (2 * angle - 1))
+  low, high = settings["scale"]
+  scale = low + (high - low) * scale
+  a, b = scale * math.cos(angle), scale * math.sin(angle)
+  y, x = (height - 1) / 2, (width - 1) / 2
+  dx = settings["translate"] * width * (2 * right - 1)
+  dy = settings["translate"] * height * (2 * down - 1)
+  matrix = np.array([[a, b, x - a * x - b * y + dx], [-b, a, y + b * x - a * y + dy]])
+  moved = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+  return moved.reshape(height, width, channels)
+
+
+def train_transform(spec: Preprocessing) -> Transform:
+  """`(record, rng) -> {"image": uint8 [height, width, channels], "label": int32}` for training."""
+  evaluate = _eval_image(spec)
+  big = (spec.resize or max(spec.size),) * 2
+
+  def transform(record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    if spec.train_crop == "inception":
+      image = _inception(record, spec, rng)
+    elif spec.train_crop == "random":
+      image = decode(record["image"], spec.channels)
+      image = resize(image, big, spec.interpolation, spec.antialias)
+      top = int(rng.random() * (big[0] - spec.size[0] + 1))
+      left = int(rng.random() * (big[1] - spec.size[1] + 1))
+      image = image[top : top + spec.size[0], left : left + spec.size[1]]
+    else:
+      image = evaluate(record["image"])
+    if spec.flip and rng.random() < 0.5:
+      # Not image[:, ::-1]: stacking reversed views is 25 times slower.
+      image = cv2.flip(image, 1).reshape(image.shape)
+    if spec.random_affine is not None:
+      image = _affine(image, spec.random_affine, rng)
+    return {"image": np.ascontiguousarray(image), "label": np.int32(record["label"])}
+
+  return transform
+
+
+def eval_transform(spec: Preprocessing) -> Transform:
+  """`(record) -> {"image": uint8 [height, width, channels], "label": int32}` for evaluation."""
+  evaluate = _eval_image(spec)
+
+  def transform(
+    record: Mapping[str, Any], rng: np.random.Generator | None = None
+  ) -> dict[str, Any]:
+    del rng  # Taken so that both transforms are called alike.
+    return {"image": evaluate(record["image"]), "label": np.int32(record["label"])}
+
+  return transform
+
+
+def _eval_image(spec: Preprocessing) -> Callable[[bytes | np.ndarray], np.ndarray]:
+  """`(bytes or array) -> [height, width, channels]`, without randomness."""
+  if spec.eval_resize == "resize_crop":
+    shorter = _shorter_sides(spec.resize, spec.size)
+
+    def evaluate(image):
+      pixels = decode(image, spec.channels)
+      return _resize_crop(pixels, shorter, spec.size, spec.interpolation, spec.antialias)
+
+  elif spec.eval_resize == "digit":
+
+    def evaluate(image):
+      digit = digits.prepare_digit(decode(image, 1))
+      if spec.channels == 3:
+        digit = np.repeat(digit, 3, axis=2)
+      return resize(digit, spec.size, spec.interpolation, spec.antialias)
+
+  else:
+
+    def evaluate(image):
+      return resize(decode(image, spec.channels), spec.size, spec.interpolation, spec.antialias)
+
+  return evaluate
+
+
+def _shorter_sides(shorter: int | None, size: tuple[int, int]) -> tuple[int, int]:
+  """What the image must cover before the crop: for a square `size`, `shorter` both ways."""
+  if shorter is None:
+    return size
+  factor = shorter / min(size)
+  return math.floor(size[0] * factor), math.floor(size[1] * factor)
+
+
+def _resize_crop(
+  image: np.ndarray,
+  cover: tuple[int, int],
+  size: tuple[int, int],
+  interpolation: str,
+  antialias: bool,
+) -> np.ndarray:
+  """timm's evaluation: resize, keeping the aspect, to just cover `cover`; crop the centre."""
+  height, width = image.shape[:2]
+  if cover[0] == cover[1]:  # torchvision's Resize(int), which truncates the longer side.
+    side = cover[0]
+    if height <= width:
+      height, width = side, int(side * width / height)
+    else:
+      height, width = int(side * height / width), side
+  else:  # timm's ResizeKeepRatio, which rounds both.
+    ratio = min(height / cover[0], width / cover[1])
+    height, width = round(height / ratio), round(width / ratio)
+  image = resize(image, (height, width), interpolation, antialias)
+  top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+  return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+
+
+def normalize(images: Any, mean: Any, std: Any) -> Any:
+  """uint8 [..., height, width, channels] to float32 `(images / 255 - mean) / std`.
+
+  Works on NumPy and JAX arrays; meant to be called inside the jitted step.
+  """
+  mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+  return (images.astype(np.float32) / np.float32(255) - mean) / std
+
+
+def preprocessing_for(
+  name: Any,
+) -> Callable[[str | os.PathLike[str] | bytes | np.ndarray | Image.Image], np.ndarray]:
+  """The preprocessing that a model's released weights expect.
+
+  Args:
+    name: a model's name, or a `vit_jax.models.registry.InputSpec`.
+
+  Returns:
+    A function from a path, encoded bytes, a Pillow image or uint8 [height, width, channels] to
+    float32 [height, width, channels], normalised. "squash" without antialias is computed in
+    float32, as the original did; what the loader feeds is the same rounded to grey levels.
+  """
+  if isinstance(name, str):
+    from vit_jax.models import registry
+
+    spec = registry.get_entry(name).input
+  else:
+    spec = name
+  size = (spec.image_size,) * 2 if isinstance(spec.image_size, int) else tuple(spec.image_size)
+  cover = (math.floor(size[0] / spec.crop), math.floor(size[1] / spec.crop))
+
+  def preprocess(image: str | os.PathLike[str] | bytes | np.ndarray | Image.Image) -> np.ndarray:
+    if isinstance(image, (str, os.PathLike)):
+      image = pathlib.Path(image).read_bytes()
+    elif isinstance(image, Image.Image):
+      image = from_pil(image)
+    pixels = decode(image, spec.channels)
+    if spec.resize == "resize_crop":
+      pixels = _resize_crop(pixels, cover, size, spec.interpolation, spec.antialias)
+    elif spec.antialias:
+      pixels = resize(pixels, size, spec.interpolation, True)
+    else:
+      pixels = resize(pixels.astype(np.float32), size, spec.interpolation, False)
+    return normalize(pixels, spec.mean, spec.std)
+
+  return preprocess
