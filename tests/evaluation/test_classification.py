@@ -1,0 +1,113 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from vit_jax.data import transforms
+from vit_jax.data.sources import ArraySource
+from vit_jax.errors import UserError
+from vit_jax.evaluation.classification import Evaluator, evaluate, make_eval_step
+
+CLASSES = 7
+
+
+class Pixels(nn.Module):
+  """Its logits are the image's first pixels, so that a test can choose them."""
+
+  classes: int = CLASSES
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    assert not train
+    return images.reshape(images.shape[0], -1)[:, : self.classes] * 4
+
+
+def _data(examples):
+  rng = np.random.default_rng(0)
+  return (
+    rng.integers(256, size=(examples, 3, 3, 1), dtype=np.uint8),
+    rng.integers(CLASSES, size=examples).astype(np.int32),
+  )
+
+
+def _batches(images, labels, size):
+  for start in range(0, len(images), size):
+    part = slice(start, start + size)
+    missing = size - len(images[part])
+    pad = [(0, missing), (0, 0), (0, 0), (0, 0)]
+    yield {
+      # Padding of 255 and label 0: wrong if it is counted, as is its loss.
+      "image": np.pad(images[part], pad, constant_values=255),
+      "label": np.pad(labels[part], (0, missing)),
+      "mask": np.pad(np.ones(size - missing, np.float32), (0, missing)),
+    }
+
+
+@pytest.mark.parametrize("examples, size", [(50, 16), (48, 16), (5, 16), (1, 1)])
+def test_counts_every_example_once(examples, size):
+  images, labels = _data(examples)
+  step = make_eval_step(Pixels(), mean=(0.5,), std=(0.5,))
+  result = evaluate(step, {}, _batches(images, labels, size))
+
+  logits = (images.reshape(examples, -1)[:, :CLASSES] / 127.5 - 1.0) * 4
+  all_classes = np.arange(CLASSES)
+  probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  assert result["examples"] == examples
+  assert result["accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels))
+  top5 = metrics.top_k_accuracy_score(labels, logits, k=5, labels=all_classes)
+  assert result["top5"] == pytest.approx(top5)
+  expected = metrics.log_loss(labels, probabilities, labels=all_classes)
+  assert result["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_top5_of_three_classes_is_one():
+  images, labels = _data(20)
+  step = make_eval_step(Pixels(classes=3), mean=(0.5,), std=(0.5,))
+  result = evaluate(step, {}, _batches(images, labels % 3, 8))
+  assert result["top5"] == 1.0 and result["accuracy"] < 1.0
+
+
+def test_equal_and_nan_logits_do_not_count_as_correct():
+  class Constant(nn.Module):
+    value: float
+
+    @nn.compact
+    def __call__(self, images, train=False):
+      return jnp.full((images.shape[0], 3), self.value)
+
+  images, _ = _data(6)
+  labels = np.array([0, 1, 2, 0, 1, 2], np.int32)
+  accuracy = {}
+  for value in (1.0, float("nan")):
+    step = make_eval_step(Constant(value), mean=(0.5,), std=(0.5,))
+    accuracy[value == value] = evaluate(step, {}, _batches(images, labels, 6))["accuracy"]
+  assert accuracy == {True: pytest.approx(1 / 3), False: 0.0}
+
+
+def test_evaluator_reads_whole_splits_in_batches_that_fit_the_largest():
+  images, labels = _data(50)
+  ids = [str(i) for i in range(50)]
+  spec = transforms.Preprocessing(crop=3, channels=1, train_crop="none", mean=(0.5,), std=(0.5,))
+  evaluator = Evaluator(
+    Pixels(),
+    {
+      "val": ArraySource(images[:9], labels[:9], ids[:9]),
+      "test": ArraySource(images, labels, ids),
+      "other": None,
+    },
+    spec,
+    batch=32,
+  )
+  assert "val" in evaluator and "other" not in evaluator
+  step = make_eval_step(Pixels(), mean=(0.5,), std=(0.5,))
+  assert evaluator("test", {}) == evaluate(step, {}, _batches(images, labels, 32))
+  assert evaluator("val", {})["examples"] == 9
+
+
+def test_nothing_to_evaluate():
+  step = make_eval_step(Pixels(), mean=(0.5,), std=(0.5,))
+  with pytest.raises(UserError, match="no example"):
+    evaluate(step, {}, [])

@@ -1,0 +1,134 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from vit_jax.errors import UserError
+from vit_jax.training import checkpointing
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.training.state import TrainState
+
+
+def _state(value, size=(300, 400)):
+  params = {"kernel": jnp.full(size, value, jnp.float32), "bias": jnp.zeros(())}
+  return TrainState(
+    step=jnp.int32(value),
+    params=params,
+    opt_state=optax.adam(0.1, mu_dtype=jnp.bfloat16).init(params),
+    rng=jax.random.key_data(jax.random.key(value)),
+    first_bad_step=jnp.int32(-1),
+    collections={},
+  )
+
+
+def _target(**kwargs):
+  sharding = mesh_lib.replicated(mesh_lib.make_mesh())
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _state(0, **kwargs)
+  )
+
+
+def _iterator():
+  return iter(grain.MapDataset.range(100).seed(3).shuffle().repeat().to_iter_dataset())
+
+
+def _scores(accuracy, loss):
+  return {"accuracy": accuracy, "loss": loss, "top5": 1.0, "examples": 100}
+
+
+def test_keeps_the_best_and_the_last_two(tmp_path):
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    for step, scores in [
+      (1, _scores(0.5, 1.0)),
+      (2, _scores(0.9, 0.5)),
+      (3, None),
+      (4, _scores(0.9, 0.6)),  # Equal accuracy, but a higher loss.
+      (5, None),
+      (6, _scores(0.8, 0.1)),
+    ]:
+      checkpointer.save(step, _state(step), _iterator(), {}, scores)
+    assert not checkpointer.is_better(_scores(0.9, 0.5))
+    assert checkpointer.is_better(_scores(0.9, 0.4))
+  # The next process neither forgets nor deletes the best.
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    assert (checkpointer.steps, checkpointer.best_step) == ([2, 5, 6], 2)
+    assert checkpointer.metrics(2) == _scores(0.9, 0.5) and checkpointer.metrics(5) == {}
+    checkpointer.save(7, _state(7), _iterator(), {})
+  with Checkpointer(tmp_path / "c", metric="loss", write=False) as checkpointer:
+    assert (checkpointer.steps, checkpointer.best_step) == ([2, 6, 7], 6)
+
+
+def test_restores_state_position_and_config(tmp_path):
+  iterator = _iterator()
+  seen = [next(iterator) for _ in range(7)]
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(7, _state(7), iterator, {"timer": {"seconds": 1.5}, "none": None})
+    ahead = [next(iterator) for _ in range(5)]
+    again = _iterator()
+    checkpointer.wait()
+    state, config = checkpointer.restore(7, _target(), again)
+  assert config == {"timer": {"seconds": 1.5}, "none": None}
+  assert [next(again) for _ in range(5)] == ahead != seen[:5]
+  expected = _state(7)
+  assert jax.tree.structure(state) == jax.tree.structure(expected)
+  for path, value in tiny.leaves(expected).items():
+    restored = tiny.leaves(state)[path]
+    assert restored.dtype == value.dtype and restored.tobytes() == value.tobytes(), path
+
+
+def test_saving_in_the_background_is_not_disturbed_by_later_steps(tmp_path):
+  step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+  state = {"kernel": jnp.zeros((2000, 1000)), "small": jnp.zeros(3, jnp.bfloat16)}
+  sharding = mesh_lib.replicated(mesh_lib.make_mesh())
+  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    for i in range(1, 31):
+      state = step(state)
+      if i == 10:
+        checkpointer.save(i, state, _iterator(), {})
+    checkpointer.wait()
+    restored, _ = checkpointer.restore(10, target)
+  for value in tiny.leaves(restored).values():
+    assert np.unique(value.astype(np.float32)).tolist() == [10.0]
+
+
+def test_reading_neither_creates_nor_changes(tmp_path):
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, _state(1), _iterator(), {})
+    checkpointer.save(2, _state(2), _iterator(), {})
+  (tmp_path / "c" / "2" / "manifest.json").unlink()
+  with Checkpointer(tmp_path / "c", write=False) as checkpointer:
+    assert checkpointer.steps == [1]
+  assert (tmp_path / "c" / "2").is_dir()
+  with Checkpointer(tmp_path / "c") as checkpointer:  # A writer makes room for step 2.
+    assert checkpointer.steps == [1]
+    checkpointer.save(2, _state(2), _iterator(), {})
+    checkpointer.wait()
+    assert checkpointer.steps == [1, 2]
+
+
+def test_a_state_of_another_shape_is_refused(tmp_path):
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, _state(1), _iterator(), {})
+    checkpointer.wait()
+    with pytest.raises(UserError, match="does not fit this model"):
+      checkpointer.restore(1, _target(size=(3, 4)))
+
+
+def test_a_save_that_fails_says_so(tmp_path, monkeypatch):
+  def full(step_directory):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(checkpointing, "_write_manifest", full)
+  with (
+    pytest.raises(UserError, match=r"step 2 cannot be saved .*No space left.*the same command"),
+    Checkpointer(tmp_path / "c") as checkpointer,
+  ):
+    checkpointer.save(2, _state(2), _iterator(), {})
+    checkpointer.wait()

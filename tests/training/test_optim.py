@@ -1,0 +1,95 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from vit_jax.models import registry
+from vit_jax.training import optim
+from vit_jax.training.plan import make_plan
+
+
+@pytest.mark.parametrize(
+  "name, fields",
+  [
+    ("ViT-Ti_16", dict(classifier="token", representation_size=8)),
+    ("ViT-Ti_16", dict(classifier="map", position_embedding="learned_2d")),
+    ("ViT-Ti_16", dict(classifier="gap", position_embedding="relative")),
+    ("R26+ViT-S_32", dict(stem_blocks=(1,), stem_width=32, patch_size=8)),
+  ],
+)
+def test_decay_skips_biases_norms_tokens_and_positions(name, fields):
+  sizes = dict(num_layers=1, hidden_size=16, mlp_dim=16, num_heads=2, num_classes=3)
+  model = registry.create_model(name, **sizes | fields)
+  shapes = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+  )
+  mask = tiny.leaves(optim.decay_mask(shapes["params"]))
+  skipped = {path for path, decayed in mask.items() if not decayed}
+  assert all("kernel" in path for path, decayed in mask.items() if decayed)
+  assert not [path for path in skipped if "kernel" in path]
+  kinds = {path.split("'")[-2] for path in skipped}
+  expected = {
+    "token": {"cls", "pos_embedding", "bias", "scale"},
+    "map": {"probe", "row_embedding", "column_embedding", "bias", "scale"},
+    "gap": {"table", "bias", "scale"},
+  }[fields.get("classifier", "token")]
+  assert expected <= kinds
+
+
+def _plan(**optimizer):
+  changes = dict(decay_type="constant", warmup_steps=0, base_lr=0.125, grad_norm_clip=None)
+  return make_plan(tiny.config(**changes | optimizer))
+
+
+def _ours(plan, weights, gradients, dtype=jnp.float32):
+  params, tx = {"kernel": jnp.asarray(weights, dtype)}, optim.make_optimizer(plan)
+  state = tx.init(params)
+  for gradient in gradients:
+    updates, state = tx.update({"kernel": jnp.asarray(gradient, dtype)}, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+  return np.asarray(params["kernel"]), state
+
+
+@pytest.mark.parametrize(
+  "section, theirs",
+  [
+    (dict(name="sgd", momentum=0.9), lambda w: torch.optim.SGD([w], lr=0.125, momentum=0.9)),
+    (
+      dict(name="adamw", weight_decay=0.3),
+      lambda w: torch.optim.AdamW([w], lr=0.125, weight_decay=0.3, eps=1e-8),
+    ),
+  ],
+)
+def test_equals_torch(section, theirs):
+  rng = np.random.default_rng(0)
+  weights, gradients = rng.normal(size=5), rng.normal(size=(6, 5))
+  parameter = torch.nn.Parameter(torch.tensor(weights))
+  optimizer = theirs(parameter)
+  for gradient in gradients:
+    parameter.grad = torch.tensor(gradient)
+    optimizer.step()
+  # In float64 but for the momentum, since 1 - 0.999^t alone costs float32 three digits.
+  with jax.enable_x64(True):
+    ours, _ = _ours(_plan(optim=section), weights, gradients, jnp.float64)
+  np.testing.assert_allclose(ours, parameter.detach().numpy(), rtol=0, atol=5e-7)
+
+
+def test_clips_by_global_norm():
+  plan = _plan(optim=dict(name="sgd"), grad_norm_clip=1.0)
+  ours, _ = _ours(plan, [0.0, 0.0], [[3.0, 4.0]])
+  np.testing.assert_allclose(ours, [-0.075, -0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_bfloat16_accumulator_keeps_float32_parameters(name):
+  weights, gradients = [1.0, 2.0], [[0.1, 0.2], [0.3, 0.1]]
+  small, state = _ours(_plan(optim=dict(name=name), optim_dtype="bfloat16"), weights, gradients)
+  full, _ = _ours(_plan(optim=dict(name=name)), weights, gradients)
+  assert jnp.dtype("bfloat16") in {x.dtype for x in jax.tree.leaves(state)}
+  assert small.dtype == np.float32
+  np.testing.assert_allclose(small, full, rtol=1e-2)
+  assert (small != full).any()  # Else the accumulator was not bfloat16 after all.

@@ -1,0 +1,138 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import ml_collections
+import pytest
+import tiny
+
+from vit_jax.errors import UserError
+from vit_jax.training.plan import Plan, differences, make_plan
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(base_lrr=0.1), r"config.base_lrr is not a known key; did you mean 'base_lr'"),
+    (dict(pp=dict(cropp=8)), r"config.pp.cropp .*'crop'"),
+    (dict(model=dict(hidden_sise=8)), r"hidden_sise.*'hidden_size'"),
+    (dict(model=dict(name="ViT-B_15")), r"ViT-B_15.*ViT-B_16"),
+    (dict(optim=dict(name="adam")), r"config.optim.name='adam' is not 'sgd' or 'adamw'"),
+    (dict(optim=dict(name="sgd", momentun=0.9)), r"momentun.*'momentum'"),
+    (dict(trainer="train"), r"config.trainer .*remove it"),
+    (dict(tfds_manual_dir="/x"), r"tfds_manual_dir.*tfds_data_dir"),
+    (dict(prefetch=2), r"config.prefetch .*threads"),
+    (dict(model=dict(model_name="ViT-B_16")), r"model_name.*use model.name"),
+    (dict(model=dict(transformer=dict(dropout_rate=0.0))), r"use model.dropout_rate"),
+    (dict(model=dict(num_classes=3)), r"model.num_classes.*the data set decides"),
+    (dict(model=None), r"config.model.name is missing"),
+    (dict(total_steps=None), r"config.total_steps is missing; set it to an integer"),
+    (dict(total_steps=1.5), r"total_steps=1.5 is not an integer"),
+    (dict(batch=True), r"batch=True is not an integer"),
+    (dict(base_lr="high"), r"base_lr='high' is not a number"),
+    (dict(dataset=3), r"dataset=3 is not a string"),
+    (dict(optim=0.1), r"config.optim should be a ConfigDict"),
+    (dict(decay_type="cosin"), r"decay_type='cosin' is not 'cosine' or"),
+    (dict(rsqrt_timescale=100), r"rsqrt_timescale=100 has no effect.*decay_type='rsqrt'"),
+    (dict(linear_end=0.0), r"linear_end=0.0 has no effect"),
+    (dict(optim=dict(name="adamw", momentum=0.9)), r"optim.momentum=0.9 has no effect.*'sgd'"),
+    (dict(optim=dict(name="sgd", b1=0.9)), r"optim.b1=0.9 has no effect"),
+    (dict(optim=dict(name="sgd", momentum=0.0), optim_dtype="bfloat16"), r"optim_dtype.*momentum"),
+    (dict(pp=dict(min_area=0.1)), r"pp.min_area=0.1 has no effect"),
+    (dict(pp=dict(resize=16)), r"pp.resize=16 has no effect"),
+    (dict(tfds_data_dir="/data"), r"tfds_data_dir='/data' has no effect.*TFDS"),
+    (dict(checkpoint="a.npz", pretrained_dir="b"), r"checkpoint and config.pretrained_dir both"),
+    (dict(warmup_steps=13), r"warmup_steps=13 .*more than total_steps=12"),
+    (dict(batch=0), r"batch=0 should be at least 1"),
+    (dict(accum_steps=5), r"batch=32 is not a multiple of accum_steps=5"),
+    (dict(label_smoothing=1.0), r"label_smoothing=1.0 should be in"),
+    (dict(grad_norm_clip=0.0), r"None turns clipping off"),
+    (dict(nan_policy="skip"), r"nan_policy='skip' is not 'stop'"),
+  ],
+)
+def test_refuses_with_one_sentence(changes, message):
+  with pytest.raises(UserError, match=message) as caught:
+    make_plan(tiny.config(**changes))
+  text = str(caught.value)
+  assert "\n" not in text and text.endswith((".", "?"))
+
+
+def test_defaults_types_and_none():
+  plan = make_plan(
+    tiny.config(grad_norm_clip=None, base_lr=1, optim_dtype=None, shuffle_buffer=50_000)
+  )
+  assert plan.grad_norm_clip is None  # None is a value where a key may be off ...
+  assert plan.optim_dtype == "float32"  # ... and else the default.
+  assert plan.pp.mean == (0.5,) and plan.pp.channels == 1
+  assert plan.from_scratch and plan.weights is None
+
+
+def test_accepts_what_the_command_line_gives():
+  config = tiny.config()
+  config.unlock()
+  config.dataset = ml_collections.config_dict.placeholder(str)
+  config.tfds_data_dir = ml_collections.config_dict.placeholder(str)
+  config.lock()
+  config.dataset = "digits"
+  assert make_plan(config).dataset == "digits"
+  assert make_plan(ml_collections.FrozenConfigDict(config)).dataset == "digits"
+
+
+def test_size_and_normalisation_default_to_the_models():
+  pp = make_plan(dict(dataset="digits", total_steps=500, model=dict(name="ViT-B_16"))).pp
+  assert (pp.crop, pp.mean, pp.std) == (224, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_splits_that_no_one_names_are_the_data_sets():
+  plan = make_plan(tiny.config(pp=dict(train=None, val=None, test=None)))
+  pp = plan.with_splits_of(("train", "test")).pp
+  assert (pp.train, pp.val, pp.test) == ("train", None, "test")
+  named = make_plan(tiny.config(pp=dict(train="train[:90%]", val=None, test=None)))
+  assert named.with_splits_of(("train", "val", "test")).pp.val is None
+
+
+@pytest.mark.parametrize(
+  "changes, expected",
+  [
+    (dict(pretrained_dir="gs://x/", model=dict(name="ViT-B_16")), "gs://x/ViT-B_16.npz"),
+    (dict(pretrained_dir="d", model_or_filename="Ti_16-i21k-lr_1"), "d/Ti_16-i21k-lr_1.npz"),
+    (dict(model_or_filename="Ti_16"), None),
+    (dict(model_or_filename="Ti_16-i21k-lr_1"), "gs://vit_models/augreg/Ti_16-i21k-lr_1.npz"),
+    (dict(checkpoint="a.npz"), "a.npz"),
+  ],
+)
+def test_where_weights_come_from(changes, expected):
+  plan = make_plan(tiny.config(**changes))
+  assert plan.weights == expected and not plan.from_scratch
+
+
+def test_devices_have_to_divide_the_batch():
+  plan = make_plan(tiny.config(batch=32, accum_steps=2))
+  plan.check_devices(16)
+  with pytest.raises(UserError, match="use a multiple of 64"):
+    plan.check_devices(32)
+  with pytest.raises(UserError, match="batch_eval=100 is not a multiple of the 8 devices"):
+    make_plan(tiny.config(batch_eval=100)).check_devices(8)
+
+
+def test_survives_json():
+  plan = make_plan(tiny.config())
+  saved = json.loads(json.dumps(plan.to_dict()))
+  assert Plan.from_dict(saved).to_dict() == plan.to_dict()
+  assert differences(saved, plan) == []
+
+
+def test_differences_name_what_changed():
+  saved = make_plan(tiny.config()).to_dict()
+  other = make_plan(tiny.config(base_lr=0.5, model=dict(num_layers=2), threads=1, progress_every=7))
+  assert differences(saved, other) == [
+    "base_lr (0.001 -> 0.5)",
+    "model.overrides.num_layers (1 -> 2)",
+  ]
+
+
+@pytest.mark.parametrize("decay_type, allowed", [("constant", True), ("cosine", False)])
+def test_a_run_grows_longer_only_if_its_schedule_stays(decay_type, allowed):
+  saved = make_plan(tiny.config(decay_type=decay_type)).to_dict()
+  longer = make_plan(tiny.config(decay_type=decay_type, total_steps=20))
+  assert (differences(saved, longer) == []) == allowed

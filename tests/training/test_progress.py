@@ -1,0 +1,118 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import io
+import json
+
+import jax.numpy as jnp
+import rich.console
+
+from vit_jax.training import progress
+
+
+def _metrics(loss, bad=-1):
+  return {
+    "loss": jnp.float32(loss),
+    "accuracy": jnp.float32(0.5),
+    "grad_norm": jnp.float32(1.0),
+    "learning_rate": jnp.float32(0.1),
+    "first_bad_step": jnp.int32(bad),
+  }
+
+
+def _progress(workdir, start_step=0, terminal=False, **options):
+  console = rich.console.Console(file=io.StringIO(), force_terminal=terminal, width=200)
+  options = dict(total_steps=10, batch=4, every=2, start_step=start_step) | options
+  return progress.Progress(workdir, console=console, **options), console
+
+
+def _train(p, steps):
+  for step in steps:
+    p.update(step, _metrics(1 / step))
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path):
+  p, console = _progress(tmp_path)
+  with p:
+    _train(p, range(1, 7))
+    p.flush()
+    p.evaluated(6, "val", {"accuracy": 0.75, "top5": 1.0, "loss": 0.5, "examples": 8})
+  lines = console.file.getvalue().splitlines()
+  assert [line.split("  ")[0] for line in lines] == [
+    "step 2/10",
+    "step 4/10",
+    "step 6/10",
+    "step 6",
+  ]
+  assert "loss 0.5000" in lines[0] and "img/s  ETA " in lines[2]
+  assert lines[3] == "step 6  val: accuracy 0.7500  top5 1.0000  loss 0.5000  (8 examples)"
+
+
+def test_one_live_line_on_a_terminal(tmp_path):
+  p, console = _progress(tmp_path, terminal=True)
+  with p:
+    _train(p, range(1, 7))
+    p.flush()
+  text = console.file.getvalue()
+  assert "step 6/10  loss 0.1667" in text and text.count("\n") <= 2
+
+
+def test_a_continued_run_repeats_no_step(tmp_path):
+  p, _ = _progress(tmp_path)
+  with p:
+    _train(p, range(1, 9))
+    p.flush()
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 10, "train/lo')  # A crash in mid-line.
+  p, _ = _progress(tmp_path, start_step=5, timer={"seconds": 100.0})
+  with p:
+    _train(p, range(6, 11))
+    p.flush()
+    assert 100.0 < p.timer["seconds"] < 160.0
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10]
+
+
+def test_infinite_values_stay_json_and_are_noticed(tmp_path):
+  p, _ = _progress(tmp_path)
+  with p:
+    p.update(1, _metrics(1.0))
+    assert p.first_bad_step is None
+    p.update(2, _metrics(float("nan"), bad=2))
+    p.flush()
+    assert p.first_bad_step == 2
+  assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] is None
+
+
+def test_a_bad_step_between_reports_is_noticed_at_a_flush(tmp_path):
+  p, _ = _progress(tmp_path, every=100)
+  with p:
+    p.update(1, _metrics(1.0))
+    p.update(2, _metrics(float("inf"), bad=2))
+    p.flush()
+    assert p.first_bad_step == 2
+
+
+def test_the_clock_leaves_out_compilation_and_pauses(tmp_path, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+  p, _ = _progress(tmp_path)
+  with p:
+    for step in range(1, 6):
+      now[0] += 60.0 if step == 1 else 0.5
+      p.update(step, _metrics(1.0))
+    with p.paused():
+      now[0] += 30.0
+    now[0] += 0.5
+    p.update(6, _metrics(1.0))
+    with p.paused():
+      pass
+    assert p.timer == {"seconds": 92.5, "train_seconds": 2.5, "train_steps": 5}
+    assert p.images_per_second == 8.0
+
+
+def test_curves_of_a_run_without_validation(tmp_path):
+  p, _ = _progress(tmp_path)
+  with p:
+    _train(p, range(1, 11))
+    p.flush()
+  assert progress.plot_curves(tmp_path).read_bytes().startswith(b"\x89PNG")

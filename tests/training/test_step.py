@@ -1,0 +1,147 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training.state import create_state
+from vit_jax.training.step import make_train_step
+
+
+class Small(nn.Module):
+  dropout_rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.relu(nn.Dense(32)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(5)(nn.Dropout(self.dropout_rate, deterministic=not train)(x))
+
+
+def _batch(size=16, seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    "image": rng.integers(256, size=(size, 4, 4, 3), dtype=np.uint8),
+    "label": rng.integers(5, size=size).astype(np.int32),
+  }
+
+
+def _setup(model=None, optimizer=None, **options):
+  model, optimizer = model or Small(), optimizer or optax.sgd(0.5)
+  mesh = mesh_lib.make_mesh()
+  state = create_state(model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, mesh=mesh)
+  options = dict(mean=(0.5,) * 3, std=(0.5,) * 3) | options
+  return state, make_train_step(model, optimizer, optax.constant_schedule(0.5), mesh, **options)
+
+
+def _relative_error(ours, theirs):
+  ours, theirs = (
+    np.concatenate([v.ravel() for v in tiny.leaves(x).values()]) for x in (ours, theirs)
+  )
+  return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+def test_equals_a_step_written_out():
+  state, step = _setup(label_smoothing=0.1)
+  batch, params = _batch(), jax.tree.map(jnp.copy, state.params)
+
+  def loss_fn(params):
+    images = batch["image"].astype(np.float32) / 127.5 - 1
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], 5), 0.1)
+    return optax.softmax_cross_entropy(Small().apply({"params": params}, images), targets).mean()
+
+  loss, grads = jax.value_and_grad(loss_fn)(params)
+  state, metrics = step(state, batch)
+  assert _relative_error(state.params, jax.tree.map(lambda p, g: p - 0.5 * g, params, grads)) < 1e-6
+  assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-6)
+  assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
+  assert int(state.step) == 1 and float(metrics["learning_rate"]) == 0.5
+
+
+@pytest.mark.parametrize("accum_steps", [2, 8])
+def test_accumulation_equals_the_big_batch(accum_steps):
+  optimizer = optax.sgd(1.0)
+  start, whole = _setup(optimizer=optimizer)
+  before = jax.tree.map(jnp.copy, start.params)
+  after, metrics = whole(start, _batch())
+  start, accumulating = _setup(optimizer=optimizer, accum_steps=accum_steps)
+  after_parts, metrics_parts = accumulating(start, _batch())
+
+  def update(after):
+    return jax.tree.map(jnp.subtract, after.params, before)
+
+  assert _relative_error(update(after_parts), update(after)) < 1e-6
+  assert float(metrics_parts["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+  assert float(metrics_parts["accuracy"]) == pytest.approx(float(metrics["accuracy"]))
+
+
+def test_dropout_differs_between_steps_and_seeds_but_repeats():
+  # At rate 0 the parameters stay, so that only the masks can change the loss.
+  def losses(seed):
+    model, optimizer = Small(dropout_rate=0.5), optax.sgd(0.0)
+    mesh = mesh_lib.make_mesh()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    state = create_state(model, variables, optimizer, None, seed, mesh=mesh)
+    step = make_train_step(
+      model, optimizer, optax.constant_schedule(0.0), mesh, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    result = []
+    for _ in range(2):
+      state, metrics = step(state, _batch())
+      result.append(float(metrics["loss"]))
+    return result
+
+  first, second = losses(0)
+  assert first != second
+  assert losses(0) == [first, second]
+  assert losses(1)[0] != first
+
+
+def test_a_loss_that_is_not_finite_leaves_the_parameters_as_they_were():
+  class Exploding(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      return nn.Dense(5)(x.reshape(x.shape[0], -1)) * jnp.where(x.max() > 0.5, jnp.inf, 1.0)
+
+  state, step = _setup(Exploding(), optax.adam(0.1))
+  state, _ = step(state, _batch() | {"image": _batch()["image"] // 2})
+  good = tiny.leaves((state.params, state.opt_state))
+  state, metrics = step(state, _batch() | {"image": np.full((16, 4, 4, 3), 255, np.uint8)})
+  assert int(metrics["first_bad_step"]) == 2
+  state, metrics = step(state, _batch() | {"image": _batch()["image"] // 2})
+  assert np.isfinite(float(metrics["loss"])) and int(metrics["first_bad_step"]) == 2
+  for path, value in tiny.leaves((state.params, state.opt_state)).items():
+    np.testing.assert_array_equal(value, good[path], err_msg=path)
+
+
+PROGRAM = """
+import json, sys
+import jax
+from test_step import _batch, _setup, tiny
+assert jax.device_count() == int(sys.argv[1])
+state, step = _setup(accum_steps=2)
+losses = []
+for seed in range(3):
+  state, metrics = step(state, _batch(32, seed))
+  losses.append(float(metrics["loss"]))
+placed = {len(x.sharding.device_set) for x in jax.tree.leaves(state)}
+print(json.dumps([losses, sorted(placed)]))
+"""
+
+
+def test_eight_devices_compute_what_one_does():
+  results = []
+  for count in (1, 8):
+    flags = f"--xla_force_host_platform_device_count={count}"
+    done = tiny.run_python(PROGRAM, count, XLA_FLAGS=flags)
+    assert done.returncode == 0, done.stderr
+    losses, placed = json.loads(done.stdout)
+    assert placed == [count]
+    results.append(losses)
+  np.testing.assert_allclose(results[1], results[0], rtol=1e-6)

@@ -1,0 +1,160 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Top-1, top-5 and loss of a classifier over every example of a split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.data import loader, sources, transforms
+from vit_jax.errors import UserError
+from vit_jax.training import losses
+from vit_jax.training import mesh as mesh_lib
+
+EvalStep = Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
+
+
+def make_eval_step(
+  model: nn.Module,
+  *,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  mesh: jax.sharding.Mesh | None = None,
+) -> EvalStep:
+  """Compiles the forward pass and its masked sums.
+
+  Args:
+    model: maps float32 images [batch, h, w, c] to logits [batch, classes].
+    mean: per channel, for `(image / 255 - mean) / std`.
+    std: per channel.
+    mesh: the batch is split over its data axis; all devices by default.
+
+  Returns:
+    `step(variables, batch)`, where batch holds uint8 `image` [batch, h, w, c], int32 `label`
+    [batch] and float32 `mask` [batch] (0 for padding); gives float32 sums over the real examples:
+    `correct`, `top5`, `loss`, `count`. Top-5 means the best five classes, or all if there are
+    fewer.
+  """
+
+  def eval_step(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    images = transforms.normalize(batch["image"], mean, std)
+    logits = model.apply(variables, images, train=False).astype(jnp.float32)
+    label, mask = batch["label"], batch["mask"]
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    # The label's rank; a tie goes to the lower class, as in argmax and top_k.
+    earlier = jnp.arange(logits.shape[-1]) < label[:, None]
+    rank = ((logits > own) | ((logits == own) & earlier)).sum(-1)
+    # A NaN has no rank, and counts as wrong.
+    known = jnp.isfinite(own[:, 0])
+    return {
+      "correct": (mask * ((rank < 1) & known)).sum(),
+      "top5": (mask * ((rank < 5) & known)).sum(),
+      # `where` rather than a product: a padded example may well have an infinite loss.
+      "loss": jnp.where(mask > 0, losses.softmax_cross_entropy(logits, label), 0.0).sum(),
+      "count": mask.sum(),
+    }
+
+  mesh = mesh or mesh_lib.make_mesh()
+  whole, split = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
+  return jax.jit(eval_step, in_shardings=(whole, split), out_shardings=whole)
+
+
+def evaluate(
+  eval_step: EvalStep,
+  variables: Any,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, float | int]:
+  """Evaluates every example once.
+
+  Args:
+    eval_step: from `make_eval_step`.
+    variables: the model's variables.
+    batches: as `vit_jax.data.loader.eval_batches` gives: equal sizes, the last one padded, `mask` 1
+      for real examples.
+    mesh: the mesh that `eval_step` was made for.
+
+  Returns:
+    `{"accuracy", "top5", "loss", "examples"}`: shares in [0, 1], mean loss in nats, and the count.
+
+  Raises:
+    UserError: if there is no example.
+  """
+  mesh = mesh or mesh_lib.make_mesh()
+  # Sums stay on the device until the end, so that decoding and computing overlap.
+  sums = [eval_step(variables, mesh_lib.place_batch(dict(b), mesh)) for b in batches]
+  # float64 here: a float32 count stops at 2^24 examples.
+  total = {
+    k: float(np.sum([s[k] for s in jax.device_get(sums)], dtype=np.float64))
+    for k in ("correct", "top5", "loss", "count")
+  }
+  count = round(total["count"])
+  if not count:
+    raise UserError("There is no example to evaluate; check the split and the images.")
+  return {
+    "accuracy": total["correct"] / count,
+    "top5": total["top5"] / count,
+    "loss": total["loss"] / count,
+    "examples": count,
+  }
+
+
+class Evaluator:
+  """Evaluates the splits of a data set by their names, each with batches of its own."""
+
+  def __init__(
+    self,
+    model: nn.Module,
+    splits: Mapping[str, sources.Source | None],
+    preprocessing: transforms.Preprocessing,
+    *,
+    batch: int,
+    threads: int = 4,
+    max_bad_fraction: float = 0.01,
+    mesh: jax.sharding.Mesh | None = None,
+  ):
+    """Sets up the batches; a split that is None is left out.
+
+    Args:
+      model: see `make_eval_step`.
+      splits: by name.
+      preprocessing: how an image is evaluated, with its mean and std.
+      batch: examples in one step, over all processes; fewer if no split has as many.
+      threads: that read and decode.
+      max_bad_fraction: share of images that may be unreadable.
+      mesh: the batch is split over its data axis; all devices by default.
+    """
+    self._mesh = mesh or mesh_lib.make_mesh()
+    self._step = make_eval_step(
+      model, mean=preprocessing.mean, std=preprocessing.std, mesh=self._mesh
+    )
+    self._batches = {}
+    devices = mesh_lib.data_parallelism(self._mesh)
+    present = {name: source for name, source in splits.items() if source is not None}
+    # One size for all, so that the step compiles once; no more than the largest split fills.
+    largest = max(map(len, present.values()), default=0)
+    size = min(batch, math.ceil(largest / devices) * devices)
+    for name, source in present.items():
+      self._batches[name] = loader.eval_batches(
+        source,
+        preprocessing,
+        batch_size=size // jax.process_count(),
+        threads=threads,
+        max_bad_fraction=max_bad_fraction,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+      )
+
+  def __contains__(self, split: str) -> bool:
+    return split in self._batches
+
+  def __call__(self, split: str, variables: Any) -> dict[str, float | int]:
+    """Evaluates every example of `split`; see `evaluate`."""
+    return evaluate(self._step, variables, self._batches[split], self._mesh)

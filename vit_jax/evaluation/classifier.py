@@ -1,0 +1,231 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A trained classifier with all that its numbers need: weights, preprocessing and class names."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from vit_jax.data import decode, folder, transforms
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """What `evaluate` and `predict` work on.
+
+  Attributes:
+    name: of the model in the registry.
+    model, variables: the module and its parameters.
+    preprocessing: from an image to the model's uint8 input, with mean and std.
+    class_names: in the order of the logits.
+    dataset: what it was trained on, if a run of ours; its splits then as well.
+  """
+
+  name: str
+  model: nn.Module
+  variables: Mapping[str, Any]
+  preprocessing: transforms.Preprocessing
+  class_names: tuple[str, ...]
+  dataset: str | None = None
+  splits: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+  named: bool = True  # Whether the class names are known, as opposed to numbered.
+
+
+def from_run(workdir: str | os.PathLike, which: str = "best") -> Classifier:
+  """The classifier of a training run's work directory. Raises UserError if it holds none."""
+  from vit_jax.training import restore
+
+  model, variables, info = restore.load_run(workdir, which)
+  spec = info.preprocessing
+  splits = {"train": spec.train, "val": spec.val, "test": spec.test}
+  return Classifier(info.model_name, model, variables, spec, info.class_names, info.dataset, splits)
+
+
+def from_checkpoint(
+  name: str, checkpoint: str | None = None, image_size: int | None = None
+) -> Classifier:
+  """The classifier of a registry name, with a checkpoint or the registry's own weights.
+
+  Class names come from the file where it has them, else they are "class 0", "class 1", ...
+  """
+  from vit_jax.checkpoints import download, pretrained, reading
+
+  entry = registry.get_entry(name)
+  size = image_size or entry.input.image_size
+  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=size)
+  if not model.num_classes:
+    raise UserError(f"{checkpoint or name} has no classification head; fine-tune it first.")
+  path = download.fetch(checkpoint) if checkpoint else None
+  names = reading.read_metadata(path).get("class_names", ()) if path and path.is_file() else ()
+  named = len(names) == model.num_classes
+  if not named:
+    names = [f"class {index}" for index in range(model.num_classes)]
+  preprocessing = _preprocessing(entry.input, size)
+  return Classifier(entry.name, model, variables, preprocessing, tuple(names), named=named)
+
+
+def _preprocessing(
+  spec: registry.InputSpec, size: int | tuple[int, int]
+) -> transforms.Preprocessing:
+  """The registry's evaluation input as the loader's settings, at another size where asked for."""
+  shorter = size if isinstance(size, int) else min(size)
+  return transforms.Preprocessing(
+    crop=size,
+    resize=math.floor(shorter / spec.crop) if spec.resize == "resize_crop" else None,
+    eval_resize=spec.resize,
+    interpolation=spec.interpolation,
+    antialias=spec.antialias,
+    mean=spec.mean,
+    std=spec.std,
+    channels=spec.channels,
+  )
+
+
+def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
+  """Expands files, folders (searched for images) and glob patterns, in the order given.
+
+  Raises:
+    UserError: naming the first path that is nothing of these, or a folder without images.
+  """
+  found: list[pathlib.Path] = []
+  for path in paths:
+    if os.path.isdir(path):
+      inside = [pathlib.Path(path) / name for name in folder.list_images(path)]
+      if not inside:
+        raise UserError(f"folder {path} holds no images (jpg, jpeg, png, webp or bmp).")
+      found += inside
+    elif os.path.exists(path):
+      found.append(pathlib.Path(path))
+    elif glob.has_magic(path) and (matches := sorted(glob.glob(path, recursive=True))):
+      found += [pathlib.Path(match) for match in matches if os.path.isfile(match)]
+    else:
+      raise UserError(f"there is no image, folder or pattern match at {path}; check the path.")
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """The likeliest classes of an image with their probabilities, best first."""
+
+  path: str
+  classes: tuple[str, ...]
+  probabilities: tuple[float, ...]
+
+
+def predict(
+  classifier: Classifier, paths: Sequence[str | os.PathLike], *, top: int = 5, batch: int = 32
+) -> list[Prediction]:
+  """Classifies image files.
+
+  Files that are not images are skipped and named in the log.
+
+  Args:
+    classifier: from `from_run` or `from_checkpoint`.
+    paths: image files.
+    top: number of classes to keep; all if there are fewer.
+    batch: images per forward pass; the last batch is padded, so that one program serves all.
+
+  Raises:
+    UserError: if none of the files is an image.
+  """
+  spec = classifier.preprocessing
+  transform = transforms.eval_transform(spec)
+  batch = min(batch, max(len(paths), 1))
+
+  def load(path: str | os.PathLike) -> np.ndarray | None:
+    try:
+      return transform({"image": pathlib.Path(path).read_bytes(), "label": 0})["image"]
+    except (OSError, decode.BadImage) as error:
+      log.warning("skipped %s: %s", path, error)
+      return None
+
+  @jax.jit
+  def probabilities(variables: Any, images: Array) -> Float[Array, "b classes"]:
+    inputs = transforms.normalize(images, spec.mean, spec.std)
+    return jax.nn.softmax(classifier.model.apply(variables, inputs, train=False), axis=-1)
+
+  top = min(top, len(classifier.class_names))
+  results = []
+  with futures.ThreadPoolExecutor(4) as pool:
+    for start in range(0, len(paths), batch):
+      chunk = paths[start : start + batch]
+      loaded = [(p, i) for p, i in zip(chunk, pool.map(load, chunk), strict=True) if i is not None]
+      if not loaded:
+        continue
+      images = np.zeros((batch, *spec.size, spec.channels), np.uint8)
+      images[: len(loaded)] = [image for _, image in loaded]
+      rows = np.asarray(probabilities(classifier.variables, images))
+      for (path, _), row in zip(loaded, rows[: len(loaded)], strict=True):
+        best = np.argsort(-row, kind="stable")[:top]
+        names = tuple(classifier.class_names[k] for k in best)
+        results.append(Prediction(str(path), names, tuple(float(row[k]) for k in best)))
+  if not results:
+    raise UserError(f"none of the {len(paths)} files is an image that can be read.")
+  return results
+
+
+def evaluate_split(
+  classifier: Classifier,
+  split: str,
+  *,
+  dataset: str | None = None,
+  data_dir: str | None = None,
+  batch: int = 64,
+) -> dict[str, float | int]:
+  """Accuracy of a classifier over every example of a split.
+
+  Args:
+    classifier: from `from_run` or `from_checkpoint`.
+    split: "val" or "test", which mean what they meant in training, or a spec as "train[:10%]".
+    dataset: another dataset than the run's; its classes must have the same names.
+    data_dir: where TFDS keeps its datasets.
+    batch: examples per step; rounded up to a multiple of the devices.
+
+  Returns:
+    {"accuracy", "top5", "loss", "examples"} as evaluation.classification.evaluate.
+  """
+  from vit_jax.data import loader, sources
+  from vit_jax.evaluation import classification
+
+  name = dataset or classifier.dataset
+  if name is None:
+    raise UserError("give a data set to evaluate on, as in --dataset=/my/photos.")
+  data = sources.open_dataset(name, data_dir=data_dir)
+  if len(data.class_names) != len(classifier.class_names):
+    raise UserError(
+      f"{name} has {len(data.class_names)} classes, but the model has "
+      f"{len(classifier.class_names)}; evaluate on a data set with the same classes."
+    )
+  if classifier.named and data.class_names != classifier.class_names:
+    pairs = zip(data.class_names, classifier.class_names, strict=True)
+    ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+    raise UserError(
+      f"{name} has class {ours!r} where the model has {theirs!r}; evaluate on a data set with the "
+      f"same classes in the same order."
+    )
+  spec = classifier.splits.get(split) if dataset is None else None
+  batch = math.ceil(batch / jax.device_count()) * jax.device_count()
+  batches = loader.eval_batches(
+    data.source(spec or split), classifier.preprocessing, batch_size=batch
+  )
+  step = classification.make_eval_step(
+    classifier.model, mean=classifier.preprocessing.mean, std=classifier.preprocessing.std
+  )
+  return classification.evaluate(step, classifier.variables, batches)

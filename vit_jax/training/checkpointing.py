@@ -1,0 +1,332 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: state, data position, config and metrics of a step, proven whole before use.
+
+Orbax writes a step atomically, but restores a flipped bit without a word. So each step directory
+also holds `manifest.json`, the SHA-256 of every file, written once Orbax has finished. A step
+without it was interrupted; a step that contradicts it is damaged; neither is ever used.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from vit_jax.errors import UserError
+from vit_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+
+
+class Checkpointer:
+  """Saves and restores the steps of one run; keeps the best and the last two.
+
+  The last but one stands in if the last is damaged. Saving goes on in the background.
+  """
+
+  def __init__(self, directory: str | os.PathLike, *, metric: str = "accuracy", write: bool = True):
+    """Opens `directory`; with `write`, creates it and clears away steps that cannot be used.
+
+    Args:
+      directory: holds one directory per step.
+      metric: "accuracy" (ties go to the lower loss) or "loss": what makes a step the best.
+      write: False only reads.
+
+    Raises:
+      UserError: if it cannot be written, or another process is writing it.
+    """
+    # Orbax insists on absolute paths.
+    directory = os.fspath(directory)
+    self._directory = epath.Path(directory if "://" in directory else os.path.abspath(directory))
+    self._metric = metric
+    self._pending: int | None = None  # The step that Orbax is writing,
+    self._sealing: int | None = None  # and the one whose files are being hashed.
+    self._hashing: concurrent.futures.Future | None = None
+    self._threads = concurrent.futures.ThreadPoolExecutor(1)
+    self._lock = _lock(self._directory) if write else None
+    self._unusable = _unusable_steps(self._directory)
+    if write and jax.process_index() == 0:
+      for step, reason in self._unusable.items():
+        _clear_away(self._directory / str(step), reason)
+      self._unusable = {}
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        create=write,
+        cleanup_tmp_directories=write,
+        # Without best_fn Orbax does not write metrics, and the next process deletes the best.
+        best_fn=self._rank,
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+          [checkpoint_managers.LatestN(2), checkpoint_managers.BestN(get_metric_fn=self._rank, n=1)]
+        ),
+      ),
+    )
+
+  def __enter__(self) -> Checkpointer:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    # What went wrong first is what matters.
+    with contextlib.suppress(*([UserError] if kind else [])):
+      self.close()
+
+  def _rank(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+    """Sort key of a step by its metrics; steps without any come first."""
+    if "accuracy" not in metrics:
+      return (float("-inf"), float("-inf"))
+    loss = metrics["loss"] if math.isfinite(metrics["loss"]) else float("inf")
+    quality = (metrics["accuracy"], -loss)
+    return quality if self._metric == "accuracy" else quality[::-1]
+
+  @property
+  def steps(self) -> list[int]:
+    """The usable steps, ascending."""
+    return sorted(s for s in self._manager.all_steps() if s not in self._unusable)
+
+  @property
+  def last_step(self) -> int | None:
+    return max(self.steps, default=None)
+
+  @property
+  def best_step(self) -> int | None:
+    """The step with the best validation metric, or the last if none was evaluated."""
+    return max(self.steps, key=lambda s: (self._rank(self.metrics(s)), s), default=None)
+
+  def metrics(self, step: int) -> dict[str, float]:
+    """Validation metrics of a step, as given to `save`; empty if it was not evaluated."""
+    return dict(self._manager.metrics(step) or {})
+
+  def is_better(self, metrics: Mapping[str, float]) -> bool:
+    """Whether `metrics` beat those of every saved step."""
+    best = self.best_step
+    return best is None or self._rank(metrics) > self._rank(self.metrics(best))
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    iterator: Any,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Saves a step in the background.
+
+    Args:
+      step: the updates made.
+      state: the state after them.
+      iterator: the training data's Grain iterator; its position is saved.
+      config: any JSON, restored as it is.
+      metrics: of the validation split, if evaluated at this step.
+
+    Raises:
+      UserError: if the directory cannot be written.
+    """
+    self.wait()
+    with self._explaining_failure(step):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          data=grain.checkpoint.CheckpointSave(iterator),
+          config=ocp.args.JsonSave(dict(config)),
+        ),
+        metrics=dict(metrics or {}),
+      )
+    self._pending = step
+
+  @contextlib.contextmanager
+  def _explaining_failure(self, step: int | None) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError) as error:  # TensorStore reports a full disk as ValueError.
+      self._pending = self._hashing = None
+      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+      raise UserError(
+        f"{self._directory}: step {step} cannot be saved ({reason}); make room or use another "
+        f"workdir, and run the same command to continue from the step before."
+      ) from error
+
+  def poll(self) -> None:
+    """Notes the hashes of a save that has finished meanwhile; never waits."""
+    if self._pending is not None and not self._manager.is_saving_in_progress():
+      self._seal()
+
+  def wait(self) -> None:
+    """Waits until the last save is complete and sealed by its hashes.
+
+    Raises:
+      UserError: if it failed, because the disk is full for example.
+    """
+    self._seal()
+    if self._hashing is not None:
+      with self._explaining_failure(self._sealing):
+        self._hashing.result()
+      self._hashing = None
+
+  def _seal(self) -> None:
+    """Waits for Orbax, and starts hashing what it wrote."""
+    if self._pending is None:
+      return
+    with self._explaining_failure(self._pending):
+      self._manager.wait_until_finished()
+    self._sealing, self._pending = self._pending, None
+    if jax.process_index() == 0:
+      directory = self._directory / str(self._sealing)
+      self._hashing = self._threads.submit(_write_manifest, directory)
+
+  def restore(
+    self, step: int, target: TrainState, iterator: Any = None
+  ) -> tuple[TrainState, dict[str, Any]]:
+    """Restores a usable step.
+
+    Args:
+      step: one of `steps`.
+      target: the state's structure, as `jax.ShapeDtypeStruct`s with the shardings to restore to.
+      iterator: a Grain iterator, set to the saved position in place.
+
+    Returns:
+      The state, and the config given to `save`.
+
+    Raises:
+      UserError: if the step was made for another state (another version of the model).
+    """
+    items = {"state": ocp.args.StandardRestore(target), "config": ocp.args.JsonRestore()}
+    if iterator is not None:
+      items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+    try:
+      restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+    except ValueError as error:  # Its files are intact, so the structure must differ.
+      reason = str(error).strip().splitlines()[0]
+      raise UserError(
+        f"{self._directory / str(step)} does not fit this model and optimizer ({reason}); "
+        f"use another workdir."
+      ) from error
+    return restored.state, restored.config
+
+  def reached_preemption(self, step: int) -> bool:
+    """With several processes: whether all of them are to stop after this step."""
+    return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+  def close(self) -> None:
+    """Completes the last save."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+      self._threads.shutdown()
+      if self._lock is not None:
+        os.close(self._lock)
+
+
+def _lock(directory: epath.Path) -> int | None:
+  """Keeps a second process out until this one ends, however it ends; local directories only."""
+  if jax.process_index() or "://" in os.fspath(directory):
+    return None
+  try:
+    import fcntl
+  except ImportError:  # Not on Windows.
+    return None
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(os.fspath(directory.parent / ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+  except OSError as error:
+    raise UserError(
+      f"workdir {directory.parent} cannot be written ({error.strerror}); choose another directory."
+    ) from error
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    os.close(lock)
+    raise UserError(
+      f"another process is training in {directory.parent}; wait for it or use another workdir."
+    ) from error
+  except OSError:  # A file system without locks.
+    os.close(lock)
+    return None
+  return lock
+
+
+def _unusable_steps(directory: epath.Path) -> dict[int, str]:
+  """Returns what is wrong with each step that is incomplete ("") or damaged (the file's name)."""
+  if not directory.is_dir():
+    return {}
+  steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
+  reasons = {step: _defect(directory / str(step)) for step in sorted(steps)}
+  for step, reason in reasons.items():
+    if reason is not None:
+      what = f"is damaged ({reason})" if reason else "was not completed"
+      log.warning("checkpoint %s %s and is not used", directory / str(step), what)
+  return {step: reason for step, reason in reasons.items() if reason is not None}
+
+
+def _defect(step_directory: epath.Path) -> str | None:
+  """None for a whole step, "" for one whose saving was interrupted, else the damaged file."""
+  manifest = step_directory / _MANIFEST
+  if not manifest.exists():
+    return ""
+  try:
+    hashes = json.loads(manifest.read_text())["sha256"]
+    for name, expected in hashes.items():
+      if not (step_directory / name).exists():
+        return f"{name} is missing"
+      if _sha256(step_directory / name) != expected:
+        return f"{name} has changed"
+  except (OSError, ValueError, KeyError, AttributeError):
+    return f"{_MANIFEST} cannot be read"
+  return None
+
+
+def _clear_away(step_directory: epath.Path, reason: str) -> None:
+  """Makes room for the step to be saved again; keeps damaged files for their owner to look at."""
+  if not reason:
+    step_directory.rmtree()
+    return
+  attic = step_directory.parent.parent / "damaged"
+  attic.mkdir(parents=True, exist_ok=True)
+  taken = {p.name for p in attic.iterdir()}
+  name = next(n for i in range(len(taken) + 1) if (n := f"{step_directory.name}-{i}") not in taken)
+  step_directory.rename(attic / name)
+  log.warning("moved it to %s", attic / name)
+
+
+def _write_manifest(step_directory: epath.Path) -> None:
+  hashes = {name: _sha256(step_directory / name) for name in sorted(_files(step_directory))}
+  write_atomically(step_directory / _MANIFEST, json.dumps({"sha256": hashes}, indent=1))
+
+
+def _files(directory: epath.Path, prefix: str = "") -> Iterator[str]:
+  for path in directory.iterdir():
+    if path.is_dir():
+      yield from _files(path, f"{prefix}{path.name}/")
+    else:
+      yield prefix + path.name
+
+
+def _sha256(path: epath.Path) -> str:
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+  """Writes a file such that a reader sees the old or the new content, never a part."""
+  temporary = path.parent / f"{path.name}.tmp"
+  temporary.write_text(text)
+  temporary.replace(path)

@@ -1,0 +1,205 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop; there is one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+
+from vit_jax.data import loader, sources
+from vit_jax.errors import Diverged, Stopped
+from vit_jax.evaluation import classification
+from vit_jax.training import checkpointing, optim, restore
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import plan as plan_lib
+from vit_jax.training import progress as progress_lib
+from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.training.preemption import StopSignal
+from vit_jax.training.progress import Progress
+from vit_jax.training.state import create_state
+from vit_jax.training.step import make_train_step
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict | Mapping[str, Any], workdir: str | os.PathLike
+) -> dict[str, Any]:
+  """Trains as `config` says, or continues the run that is in `workdir`, and evaluates the best.
+
+  Args:
+    config: see `vit_jax.training.plan.Plan`.
+    workdir: gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and at the end
+      `results.json` and `curves.png`. Nothing is written before the whole config is checked.
+
+  Returns:
+    What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
+    checkpoint), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
+    (training alone), `parameters`.
+
+  Raises:
+    UserError: for a mistake in the config, the data or the workdir.
+    Diverged: at a loss or gradient that is not finite; the checkpoint before it stands.
+    Stopped: after SIGTERM or SIGINT, with everything saved.
+  """
+  started = time.monotonic()
+  plan = plan_lib.make_plan(config)
+  mesh = mesh_lib.make_mesh(plan.mesh)
+  plan.check_devices(mesh_lib.data_parallelism(mesh))
+  dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
+  plan = plan.with_splits_of(dataset.splits)
+  train, val, test = (
+    dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
+  )
+
+  workdir = epath.Path(workdir)
+  earlier = restore.find_run(workdir, plan, dataset.class_names)
+  if earlier and (results := _finished(workdir, plan)):
+    log.info("%s is finished; use another workdir to train again", workdir)
+    return results
+
+  num_classes = len(dataset.class_names)
+  model, variables = restore.build_model(plan, num_classes, earlier)
+  target = restore.state_target(model, plan, mesh_lib.replicated(mesh))
+  parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
+  info = restore.describe_run(plan, model, dataset.class_names, parameters)
+
+  evaluator = classification.Evaluator(
+    model,
+    {"val": val, "test": test},
+    plan.pp,
+    batch=plan.batch_eval,
+    threads=plan.threads,
+    max_bad_fraction=plan.max_bad_fraction,
+    mesh=mesh,
+  )
+  optimizer = optim.make_optimizer(plan)
+  train_step = make_train_step(
+    model,
+    optimizer,
+    optim.learning_rate(plan),
+    mesh,
+    mean=plan.pp.mean,
+    std=plan.pp.std,
+    accum_steps=plan.accum_steps,
+    label_smoothing=plan.label_smoothing,
+  )
+  batches = loader.TrainLoader(
+    train,
+    plan.pp,
+    batch_size=plan.batch // jax.process_count(),
+    seed=plan.seed,
+    threads=plan.threads,
+    max_bad_fraction=plan.max_bad_fraction,
+    shard_index=jax.process_index(),
+    shard_count=jax.process_count(),
+  ).iterator()
+
+  with Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer:
+    restore.write_run(workdir, info)
+    start, timer = checkpointer.last_step, None
+    if start is None:
+      if earlier:  # Not one of its checkpoints is usable.
+        model, variables = restore.build_model(plan, num_classes)
+      start = 0
+      state = create_state(
+        model, variables, optimizer, restore.init_images(plan.pp), plan.seed, mesh=mesh
+      )
+    else:
+      state, saved = checkpointer.restore(start, target, batches)
+      timer = saved["timer"]
+      log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
+
+    with (
+      StopSignal() as stop,
+      Progress(
+        workdir,
+        total_steps=plan.total_steps,
+        batch=plan.batch,
+        every=plan.progress_every,
+        start_step=start,
+        timer=timer,
+        started=started,
+      ) as progress,
+    ):
+      for step in range(start + 1, plan.total_steps + 1):
+        state, metrics = train_step(state, mesh_lib.place_batch(next(batches), mesh))
+        progress.update(step, metrics)
+        checkpointer.poll()
+        _refuse_divergence(progress, checkpointer)
+        last = step == plan.total_steps
+        evaluates = "val" in evaluator and (last or _due(step, plan.eval_every))
+        stops = stop.requested or checkpointer.reached_preemption(step)
+        saves = last or stops or _due(step, plan.checkpoint_every)
+        if not evaluates and not saves:
+          continue
+        with progress.paused():
+          _refuse_divergence(progress, checkpointer)
+          scores = evaluator("val", state.variables) if evaluates else None
+          if scores:
+            progress.evaluated(step, "val", scores)
+          if saves or checkpointer.is_better(scores):
+            saved = {"plan": plan.to_dict(), "timer": progress.timer}
+            checkpointer.save(step, state, batches, saved, scores)
+        if stops and not last:
+          checkpointer.wait()
+          raise Stopped(f"Stopped at step {step} with all saved; run the same command to continue.")
+
+      checkpointer.wait()
+      results = {}
+      best = checkpointer.best_step
+      if best != plan.total_steps:
+        state, _ = checkpointer.restore(best, target)
+      if scores := checkpointer.metrics(best):
+        results["val"] = scores
+      if "test" in evaluator:
+        results["test"] = evaluator("test", state.variables)
+        progress.evaluated(best, "test", results["test"])
+      results |= {
+        "best_step": best,
+        "steps": plan.total_steps,
+        "images_per_second": progress.images_per_second,
+        "seconds": progress.timer["seconds"],
+        "parameters": parameters,
+      }
+  if jax.process_index() == 0:
+    progress_lib.plot_curves(workdir)
+    checkpointing.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+  return results
+
+
+def _due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def _refuse_divergence(progress: Progress, checkpointer: Checkpointer) -> None:
+  if progress.first_bad_step is None:
+    return
+  checkpointer.wait()
+  good = checkpointer.last_step
+  stands = f"the checkpoint of step {good} is the last good one" if good else "none was saved yet"
+  raise Diverged(
+    f"The loss, its gradient or the update became NaN or infinite at step "
+    f"{progress.first_bad_step}; {stands}. "
+    f"Lower base_lr, lengthen warmup_steps or set grad_norm_clip, and use another workdir."
+  )
+
+
+def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:
+  try:
+    results = json.loads((workdir / RESULTS).read_text())
+  except (OSError, json.JSONDecodeError):
+    return None
+  return results if results.get("steps") == plan.total_steps else None

@@ -1,0 +1,68 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizers: clip by global norm, then SGD with momentum or AdamW, then the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from vit_jax.training import schedules
+from vit_jax.training.plan import Plan
+
+
+def decay_mask(params: Any) -> Any:
+  """Marks the parameters that weight decay applies to: those named `kernel`, and nothing else.
+
+  Biases (of any rank), scales of LayerNorm and GroupNorm, class tokens, position embeddings and
+  tables and the probe of the attention-pooling head have other names, and are skipped.
+
+  Args:
+    params: any tree of arrays with named leaves.
+
+  Returns:
+    A tree of the same structure with True where the leaf is decayed.
+  """
+
+  def decayed(path: tuple, leaf: Any) -> bool:
+    del leaf
+    return getattr(path[-1], "key", None) == "kernel"
+
+  return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def learning_rate(plan: Plan) -> optax.Schedule:
+  """Returns the plan's learning rate as a function of the updates made so far."""
+  return schedules.warmup_then_decay(
+    plan.decay_type,
+    plan.base_lr,
+    plan.total_steps,
+    plan.warmup_steps,
+    cooldown_steps=plan.cooldown_steps,
+    linear_end=plan.linear_end,
+    rsqrt_timescale=plan.rsqrt_timescale,
+  )
+
+
+def make_optimizer(plan: Plan) -> optax.GradientTransformation:
+  """Returns the plan's optimizer.
+
+  Weight decay is decoupled (arXiv:1711.05101): multiplied by the learning rate, but not seen by
+  momentum, second moments or clipping. `optim_dtype` is the type of the momentum accumulator (of
+  AdamW: of the first moment); parameters and updates stay float32.
+  """
+  transforms = []
+  if plan.grad_norm_clip is not None:
+    transforms.append(optax.clip_by_global_norm(plan.grad_norm_clip))
+  if plan.optim.name == "adamw":
+    transforms.append(
+      optax.scale_by_adam(plan.optim.b1, plan.optim.b2, plan.optim.eps, mu_dtype=plan.optim_dtype)
+    )
+  elif plan.optim.momentum:
+    transforms.append(optax.trace(plan.optim.momentum, accumulator_dtype=plan.optim_dtype))
+  if plan.optim.weight_decay:
+    transforms.append(optax.add_decayed_weights(plan.optim.weight_decay, mask=decay_mask))
+  transforms.append(optax.scale_by_learning_rate(learning_rate(plan)))
+  return optax.chain(*transforms)

@@ -1,0 +1,347 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A config becomes a frozen plan: every key known, typed, effective, and checked before any work.
+
+The keys keep the names of google-research/vision_transformer; their defaults are the fields below.
+`None` for a key that cannot be off means its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import ml_collections
+
+from vit_jax.data import transforms
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+from vit_jax.training import keys as keys_lib
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPlan:
+  """Which model: a registry name, and fields of its module that differ from the registry's."""
+
+  name: str
+  overrides: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimPlan:
+  """SGD with momentum (fine-tuning) or AdamW (training from scratch); `weight_decay` decoupled."""
+
+  name: Literal["sgd", "adamw"] = "sgd"
+  momentum: float = 0.9
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshPlan:
+  """Devices along each mesh axis; -1 takes all that are left."""
+
+  data: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All that a training run depends on. One field per config key."""
+
+  dataset: str
+  total_steps: int
+  model: ModelPlan
+  pp: transforms.Preprocessing
+  # Weights to start from: `checkpoint` is a path or URL; `pretrained_dir` holds `{model name}.npz`;
+  # `model_or_filename` alone means the registry's recommended weights. None of them: from scratch.
+  checkpoint: str | None = None
+  pretrained_dir: str | None = None
+  model_or_filename: str | None = None
+  # Optimization.
+  optim: OptimPlan = OptimPlan()
+  optim_dtype: Literal["float32", "bfloat16"] = "float32"  # Of the (first) momentum.
+  base_lr: float = 0.03
+  decay_type: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+  warmup_steps: int = 500
+  cooldown_steps: int = 0
+  linear_end: float = 1e-5
+  rsqrt_timescale: int = 10_000
+  grad_norm_clip: float | None = 1.0
+  label_smoothing: float = 0.0
+  batch: int = 512
+  accum_steps: int = 1
+  seed: int = 0
+  # Data.
+  tfds_data_dir: str | None = None
+  shuffle_buffer: int | None = None  # The ancestor's; shuffling is global here.
+  max_bad_fraction: float = 0.01
+  threads: int = 4
+  # What happens when. 0 turns the periodic action off; the last step always evaluates and saves.
+  batch_eval: int = 512
+  eval_every: int = 100
+  checkpoint_every: int = 1000
+  progress_every: int = 10
+  keep_best_metric: Literal["accuracy", "loss"] = "accuracy"
+  nan_policy: Literal["stop"] = "stop"
+  mesh: MeshPlan = MeshPlan()
+
+  @property
+  def weights(self) -> str | None:
+    """Path or URL of the weights to start from; None where there is none to name."""
+    name = (self.model_or_filename or self.model.name).removesuffix(".npz")
+    if self.pretrained_dir:
+      return f"{self.pretrained_dir.rstrip('/')}/{name}.npz"
+    if self.model_or_filename and "-lr_" in name:  # A file name of AugReg, not a model's.
+      return f"gs://vit_models/augreg/{name}.npz"
+    return self.checkpoint
+
+  @property
+  def from_scratch(self) -> bool:
+    return not (self.checkpoint or self.pretrained_dir or self.model_or_filename)
+
+  def with_splits_of(self, splits: tuple[str, ...]) -> Plan:
+    """Takes train, val and test of a data set that has `splits`, unless the config named any."""
+    if self.pp.train is not None:
+      return self
+    own = {name: name if name in splits else None for name in ("val", "test")}
+    return dataclasses.replace(self, pp=dataclasses.replace(self.pp, train="train", **own))
+
+  def check_devices(self, count: int) -> None:
+    """Raises `UserError` unless `count` devices along the data axis divide the batches."""
+    if self.batch % (count * self.accum_steps):
+      raise UserError(
+        f"batch={self.batch} is not a multiple of devices x accum_steps = {count} x "
+        f"{self.accum_steps}; use a multiple of {count * self.accum_steps}."
+      )
+    if self.batch_eval % count:
+      raise UserError(
+        f"batch_eval={self.batch_eval} is not a multiple of the {count} devices; "
+        f"use a multiple of {count}."
+      )
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns the plan as plain JSON types."""
+    return _plain(dataclasses.asdict(self))
+
+  @classmethod
+  def from_dict(cls, saved: Mapping[str, Any]) -> Plan:
+    """Makes a plan from what `to_dict` gave; keys that have since been added get their default."""
+    sections = {
+      "model": ModelPlan(saved["model"]["name"], saved["model"]["overrides"]),
+      "pp": keys_lib.read(transforms.Preprocessing, saved["pp"], "pp."),
+      "optim": keys_lib.read(OptimPlan, saved["optim"], "optim."),
+      "mesh": keys_lib.read(MeshPlan, saved["mesh"], "mesh."),
+    }
+    return keys_lib.read(cls, {k: v for k, v in saved.items() if k not in sections}, "", sections)
+
+
+def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
+  """Turns a config into a plan.
+
+  Args:
+    config: keys as the fields of `Plan`; `model` holds `name` and any field of that model's module,
+      `pp` the fields of `vit_jax.data.transforms.Preprocessing` and the split specifications
+      `train`, `val`, `test`.
+
+  Returns:
+    The plan, with every default filled in.
+
+  Raises:
+    UserError: for a key that is unknown, of the wrong type, missing, without effect, or out of
+      range. The message names the key.
+  """
+  keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+  keys_lib.refuse_removed(keys, _REMOVED)
+  model = _read_model(keys_lib.section(keys, "model"), keys.get("model_or_filename"))
+  sections = {
+    "model": model,
+    "pp": _read_preprocessing(keys_lib.section(keys, "pp"), model),
+    "optim": keys_lib.read(OptimPlan, keys_lib.section(keys, "optim"), "optim."),
+    "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
+  }
+  top = {k: v for k, v in keys.items() if k not in ("model", "pp", "optim", "mesh")}
+  plan = keys_lib.read(Plan, top, "", sections)
+  _refuse_without_effect(plan, keys)
+  _check(plan)
+  if plan.shuffle_buffer is not None:
+    log.info("shuffle_buffer=%s is unused: every epoch is shuffled globally", plan.shuffle_buffer)
+  return plan
+
+
+# Keys of the ancestor that are gone, and what to do instead.
+_REMOVED = {
+  "trainer": "remove it (`vit-jax train` is the trainer)",
+  "tfds_manual_dir": "remove it (prepare the data set beforehand, then set tfds_data_dir)",
+  "prefetch": "remove it (reading ahead is automatic; `threads` sets the number of readers)",
+  "eval_only": "remove it and run `vit-jax evaluate`",
+  "with_dataset": "set `dataset` and `pp`",
+}
+_REMOVED_MODEL = {
+  "model_name": "use model.name",
+  "transformer": "its fields are the model's own now: use model.{inner}",
+  "patches": "use model.patch_size",
+  "resnet": "its fields are the model's own now (see `vit-jax models`)",
+  "num_classes": "remove it (the data set decides)",
+  "image_size": "use pp.crop",
+}
+
+
+def _read_model(keys: dict[str, Any], model_or_filename: Any) -> ModelPlan:
+  keys_lib.refuse_removed(keys, _REMOVED_MODEL, "model.")
+  name = keys.pop("name", None) or model_or_filename
+  if not isinstance(name, str):
+    raise UserError(
+      "config.model.name is missing; set it to one of the names that `vit-jax models` lists."
+    )
+  entry = registry.get_entry(name)  # Refuses an unknown name, with near matches.
+  overrides = {k: v for k, v in keys.items() if v is not None}
+  registry.create_model(name, **overrides)  # Refuses an unknown field, likewise.
+  return ModelPlan(entry.name, overrides)
+
+
+def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Preprocessing:
+  """Reads `pp`; what it leaves out of size and normalisation is the model's."""
+  spec = registry.get_entry(model.name).input
+  given = {k: v for k, v in keys.items() if v is not None}
+  for key in ("mean", "std"):
+    value = given.get(key, getattr(spec, key))
+    if isinstance(value, int | float):
+      value = (value,)
+    elif key not in given and given.get("channels") == 1:
+      value = (sum(value) / len(value),)
+    given[key] = value
+  given.setdefault("crop", spec.image_size)
+  given = {"train": None, **given} if not {"train", "val", "test"} & {*given} else given
+  return keys_lib.read(transforms.Preprocessing, given, "pp.")
+
+
+# Where a key is read. Setting it elsewhere would be silently ignored, so it is refused.
+_EFFECT = (
+  ("linear_end", "with decay_type='linear'", lambda p: p.decay_type == "linear"),
+  ("rsqrt_timescale", "with decay_type='rsqrt'", lambda p: p.decay_type == "rsqrt"),
+  ("optim.momentum", "with optim.name='sgd'", lambda p: p.optim.name == "sgd"),
+  ("optim.b1", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim.b2", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim.eps", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim_dtype", "with momentum", lambda p: p.optim.name == "adamw" or p.optim.momentum),
+  ("tfds_data_dir", "with a TFDS name", lambda p: not _is_local(p.dataset)),
+  (
+    "model_or_filename",
+    "without model.name or when pretrained_dir holds that file",
+    lambda p: p.pretrained_dir or p.model.name == registry.get_entry(p.model_or_filename).name,
+  ),
+  ("pp.min_area", "with pp.train_crop='inception'", lambda p: p.pp.train_crop == "inception"),
+  (
+    "pp.resize",
+    "with pp.train_crop='random' or pp.eval_resize='resize_crop'",
+    lambda p: p.pp.train_crop == "random" or p.pp.eval_resize == "resize_crop",
+  ),
+)
+
+
+def _is_local(dataset: str) -> bool:
+  return dataset == "digits" or os.path.isdir(dataset)
+
+
+def _refuse_without_effect(plan: Plan, keys: Mapping[str, Any]) -> None:
+  for key, where, effective in _EFFECT:
+    value: Any = keys
+    for part in key.split("."):
+      value = value.get(part) if isinstance(value, Mapping) else None
+    if value is not None and not effective(plan):
+      raise UserError(
+        f"config.{key}={value!r} has no effect here, it is only read {where}; "
+        f"set it to None or remove it."
+      )
+
+
+def _check(plan: Plan) -> None:
+  """Refuses values out of range, and what contradicts itself."""
+  other = "pretrained_dir" if plan.pretrained_dir else "model_or_filename"
+  if plan.checkpoint and getattr(plan, other):
+    raise UserError(
+      f"config.checkpoint and config.{other} both name weights to start from; "
+      f"set one of them to nothing (--config.{other}=)."
+    )
+  for key in ("total_steps", "batch", "batch_eval", "accum_steps", "threads", "rsqrt_timescale"):
+    if getattr(plan, key) < 1:
+      raise UserError(f"config.{key}={getattr(plan, key)} should be at least 1.")
+  for key in ("warmup_steps", "cooldown_steps", "eval_every", "checkpoint_every", "base_lr"):
+    if getattr(plan, key) < 0:
+      raise UserError(f"config.{key}={getattr(plan, key)} should not be negative.")
+  if plan.progress_every < 1:
+    raise UserError(f"config.progress_every={plan.progress_every} should be at least 1.")
+  if plan.warmup_steps + plan.cooldown_steps > plan.total_steps:
+    raise UserError(
+      f"config.warmup_steps={plan.warmup_steps} plus cooldown_steps={plan.cooldown_steps} is more "
+      f"than total_steps={plan.total_steps}; shorten them or train longer."
+    )
+  if not 0 <= plan.label_smoothing < 1:
+    raise UserError(f"config.label_smoothing={plan.label_smoothing} should be in [0, 1).")
+  if not 0 <= plan.max_bad_fraction <= 1:
+    raise UserError(f"config.max_bad_fraction={plan.max_bad_fraction} should be in [0, 1].")
+  if plan.grad_norm_clip is not None and plan.grad_norm_clip <= 0:
+    raise UserError(
+      f"config.grad_norm_clip={plan.grad_norm_clip} should be positive; None turns clipping off."
+    )
+  if plan.optim.weight_decay < 0:
+    raise UserError(f"config.optim.weight_decay={plan.optim.weight_decay} should not be negative.")
+  for key in ("momentum", "b1", "b2"):
+    if not 0 <= getattr(plan.optim, key) < 1:
+      raise UserError(f"config.optim.{key}={getattr(plan.optim, key)} should be in [0, 1).")
+  if plan.pp.train is None and (plan.pp.val or plan.pp.test):
+    raise UserError("config.pp.train is missing; set it to a split such as 'train'.")
+  if plan.batch % plan.accum_steps:
+    raise UserError(
+      f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
+      f"use a multiple of it."
+    )
+
+
+# Keys that may change when a run continues: they leave the meaning of the saved state as it is.
+_FREE = (
+  *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
+  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data"),
+)
+
+
+def differences(saved: Mapping[str, Any], plan: Plan) -> list[str]:
+  """Names the keys that keep `plan` from continuing a run that was saved as `saved`.
+
+  `total_steps` may be raised where the learning rate does not depend on it (constant or rsqrt
+  without cooldown): the first steps are then the same as in a run planned longer from the start.
+
+  Returns:
+    One `key (saved value -> value now)` for each that differs; empty if the run may continue.
+  """
+  old, new = _flatten(saved), _flatten(plan.to_dict())
+  differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
+  extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
+  if extendable and plan.total_steps >= old.get("total_steps", 0):
+    differing = [k for k in differing if k != "total_steps"]
+  return [f"{k} ({old.get(k)!r} -> {new.get(k)!r})" for k in differing]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(v) for v in value]
+  return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,250 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What one sees of a run: a progress line, `metrics.jsonl`, TensorBoard events, `curves.png`."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+from etils import epath
+
+from vit_jax.training.checkpointing import write_atomically
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+
+
+class Progress:
+  """Reports metrics without waiting for the device.
+
+  Metrics that are due are kept as device arrays and written once they have arrived, usually a few
+  steps later. Each line of `metrics.jsonl` is `{"step": ..., "train/loss": ...}` or
+  `{"step": ..., "val/accuracy": ...}`; a continued run appends where its checkpoint stands.
+
+  Attributes:
+    first_bad_step: the first step whose loss, gradient or update was not finite, once known.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    *,
+    total_steps: int,
+    batch: int,
+    every: int,
+    start_step: int = 0,
+    timer: Mapping[str, float] | None = None,
+    started: float | None = None,
+    console: rich.console.Console | None = None,
+  ):
+    """Opens the run's records.
+
+    Args:
+      workdir: where `metrics.jsonl` and `tensorboard/` are.
+      total_steps: of the whole run.
+      batch: examples in one step.
+      every: steps between two reports.
+      start_step: updates made before; what the records hold beyond it is dropped.
+      timer: what `timer` was when the checkpoint of `start_step` was made.
+      started: `time.monotonic()` when this process began; default: now.
+      console: default: standard error.
+    """
+    import tensorboardX
+
+    self.first_bad_step: int | None = None
+    self._total_steps, self._batch, self._every = total_steps, batch, every
+    self._start_step = start_step
+    self._timer = {"seconds": 0.0, "train_seconds": 0.0, "train_steps": 0, **(timer or {})}
+    self._opened = time.monotonic() if started is None else started
+    self._clock: float | None = None  # Since when steps are timed; None while they are not.
+    self._timed_step = start_step
+    self._reported = (start_step, time.monotonic())
+    self._due: collections.deque = collections.deque()
+    self._last: Any = None
+    self._writes = jax.process_index() == 0
+    if not self._writes:
+      return
+    path = epath.Path(workdir) / METRICS
+    _truncate(path, start_step)
+    self._file = path.open("a")
+    self._tensorboard = tensorboardX.SummaryWriter(
+      os.fspath(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
+    )
+    self._console = console or rich.console.Console(stderr=True)
+    self._bar = rich.progress.Progress(
+      rich.progress.BarColumn(bar_width=20),
+      rich.progress.TextColumn("{task.description}", markup=False),
+      console=self._console,
+      disable=not self._console.is_terminal,
+      refresh_per_second=4,
+    )
+    self._task = self._bar.add_task("compiling", total=total_steps, completed=start_step)
+
+  def __enter__(self) -> Progress:
+    if self._writes:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    if self._writes:
+      self._bar.stop()
+      self._file.close()
+      self._tensorboard.close()
+
+  @property
+  def timer(self) -> dict[str, float]:
+    """Seconds in total, and seconds and number of the timed steps, across all continuations."""
+    return {**self._timer, "seconds": self._timer["seconds"] + time.monotonic() - self._opened}
+
+  @property
+  def images_per_second(self) -> float | None:
+    """Training throughput without compilation, evaluation and the wait for saving."""
+    seconds = self._timer["train_seconds"]
+    return self._timer["train_steps"] * self._batch / seconds if seconds else None
+
+  def update(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    """Notes that `step` was dispatched; reports earlier steps that have arrived."""
+    self._last = (step, metrics)
+    if step == self._start_step + 1:
+      jax.block_until_ready(metrics)  # Compilation is over: the only wait, and once.
+      self._start_clock()
+    if step % self._every == 0:
+      self._due.append((step, metrics))
+    while self._due and self._due[0][1]["loss"].is_ready():
+      self._report(*self._due.popleft())
+
+  def flush(self) -> None:
+    """Waits for the last step and reports all that is due."""
+    while self._due:
+      self._report(*self._due.popleft())
+    if self._last is not None:
+      self._note_bad(int(self._last[1]["first_bad_step"]))
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Flushes, and stops the clock meanwhile."""
+    self.flush()
+    if self._clock is not None and self._last is not None:
+      self._timer["train_seconds"] += time.monotonic() - self._clock
+      self._timer["train_steps"] += self._last[0] - self._timed_step
+    yield
+    self._start_clock()
+
+  def evaluated(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    """Records an evaluation."""
+    if not self._writes:
+      return
+    self._write(step, {f"{split}/{k}": v for k, v in metrics.items() if k != "examples"})
+    self._say(
+      f"step {step}  {split}: accuracy {metrics['accuracy']:.4f}  top5 {metrics['top5']:.4f}  "
+      f"loss {metrics['loss']:.4f}  ({metrics['examples']} examples)"
+    )
+
+  def _start_clock(self) -> None:
+    self._clock = time.monotonic()
+    if self._last is not None:
+      self._timed_step = self._last[0]
+    self._reported = (self._timed_step, self._clock)
+
+  def _note_bad(self, first_bad_step: int) -> None:
+    if first_bad_step >= 0:
+      self.first_bad_step = first_bad_step
+
+  def _report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    values = {k: v.item() for k, v in jax.device_get(dict(metrics)).items()}
+    self._note_bad(values.pop("first_bad_step"))
+    if not self._writes:
+      return
+    now = time.monotonic()
+    steps, seconds = step - self._reported[0], now - self._reported[1]
+    rate = steps / seconds if steps and seconds > 0 else 0.0
+    self._reported = (step, now)
+    self._write(
+      step,
+      {f"train/{k}": v for k, v in values.items()}
+      | ({"train/images_per_second": rate * self._batch} if rate else {}),
+    )
+    left = (self._total_steps - step) / rate if rate else math.nan
+    line = f"step {step}/{self._total_steps}  loss {values['loss']:.4f}"
+    if rate:
+      line += f"  {rate * self._batch:,.0f} img/s  ETA {_clock_time(left)}"
+    if self._bar.disable:
+      self._say(line)
+    else:
+      self._bar.update(self._task, completed=step, description=line)
+
+  def _say(self, line: str) -> None:
+    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+  def _write(self, step: int, values: Mapping[str, float]) -> None:
+    for tag, value in values.items():
+      self._tensorboard.add_scalar(tag, value, step)
+    # JSON has no NaN.
+    finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    self._file.write(json.dumps({"step": step, **finite}) + "\n")
+    self._file.flush()
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+  """Reads `metrics.jsonl`; a last line that a crash cut short is left out."""
+  path = epath.Path(workdir) / METRICS
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return records
+
+
+def plot_curves(workdir: str | os.PathLike) -> epath.Path:
+  """Draws training loss and validation accuracy of `metrics.jsonl` into `curves.png`."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  records = read_metrics(workdir)
+
+  def series(tag: str) -> tuple[list[int], list[float]]:
+    points = [(r["step"], r[tag]) for r in records if r.get(tag) is not None]
+    return [p[0] for p in points], [p[1] for p in points]
+
+  figure = Figure(figsize=(9, 3.6), layout="constrained")
+  FigureCanvasAgg(figure)
+  loss, accuracy = figure.subplots(1, 2)
+  loss.plot(*series("train/loss"), linewidth=0.8, label="train (one batch)")
+  loss.plot(*series("val/loss"), marker=".", label="val")
+  loss.set(xlabel="step", ylabel="loss (nats)")
+  loss.set_ylim(bottom=0)
+  accuracy.plot(*series("train/accuracy"), linewidth=0.8, label="train (one batch)")
+  accuracy.plot(*series("val/accuracy"), marker=".", label="val")
+  accuracy.set(xlabel="step", ylabel="top-1 accuracy")
+  for axes in (loss, accuracy):
+    axes.grid(alpha=0.3)
+    axes.legend()
+  path = epath.Path(workdir) / CURVES
+  with path.open("wb") as file:
+    figure.savefig(file, format="png", dpi=120)
+  return path
+
+
+def _truncate(path: epath.Path, last_step: int) -> None:
+  """Drops the records beyond `last_step`: the run is about to write them again."""
+  if path.exists():
+    kept = [r for r in read_metrics(path.parent) if r.get("step", 0) <= last_step]
+    write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
+
+
+def _clock_time(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

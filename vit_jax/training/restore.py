@@ -1,0 +1,260 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A work directory as a model: what `evaluate`, `predict` and `from_pretrained` load from a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from vit_jax.data.transforms import Preprocessing
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+from vit_jax.training import checkpointing, optim
+from vit_jax.training import plan as plan_lib
+from vit_jax.training.state import TrainState, create_state
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+  """What `config.json` of a work directory says.
+
+  Attributes:
+    config: the plan as plain types.
+    model_name: in the registry.
+    model_fields: the fields of the model's module that differ from the registry's.
+    dataset: its name or directory.
+    class_names: in the order of the labels.
+    preprocessing: the plan's `pp`.
+    parameters: how many the model has.
+    step: the step that was loaded; None in the file.
+    metrics: validation metrics of that step; None if it was not evaluated.
+  """
+
+  config: dict[str, Any]
+  model_name: str
+  model_fields: dict[str, Any]
+  dataset: str
+  class_names: tuple[str, ...]
+  preprocessing: Preprocessing
+  parameters: int
+  step: int | None = None
+  metrics: dict[str, float] | None = None
+
+  @property
+  def image_size(self) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return self.preprocessing.size
+
+  @property
+  def splits(self) -> dict[str, str | None]:
+    """The split specifications that the run used as train, val and test."""
+    return {name: getattr(self.preprocessing, name) for name in ("train", "val", "test")}
+
+  @property
+  def plan(self) -> plan_lib.Plan:
+    """The plan this run was started with."""
+    return plan_lib.Plan.from_dict(self.config)
+
+  def create_model(self) -> nn.Module:
+    return registry.create_model(self.model_name, **self.model_fields)
+
+
+def describe_run(
+  plan: plan_lib.Plan, model: nn.Module, class_names: tuple[str, ...], parameters: int
+) -> RunInfo:
+  """Describes a run that is about to start."""
+  return RunInfo(
+    config=plan.to_dict(),
+    model_name=plan.model.name,
+    model_fields=_fields_of(plan.model.name, model),
+    dataset=plan.dataset,
+    class_names=tuple(class_names),
+    preprocessing=plan.pp,
+    parameters=parameters,
+  )
+
+
+def write_run(workdir: str | os.PathLike, info: RunInfo) -> None:
+  """Writes `config.json`, from the first process only.
+
+  Raises:
+    UserError: if the directory cannot be made or written.
+  """
+  if jax.process_index():
+    return
+  workdir = epath.Path(workdir)
+  content = dataclasses.asdict(info)
+  del content["step"], content["metrics"]
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpointing.write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+  except OSError as error:
+    raise UserError(
+      f"workdir {workdir} cannot be written ({error.strerror or error}); choose another directory."
+    ) from error
+
+
+def read_run(workdir: str | os.PathLike) -> RunInfo | None:
+  """Reads `config.json`; None if the directory holds no run.
+
+  Raises:
+    UserError: if there are checkpoints without it, or it cannot be read.
+  """
+  path = epath.Path(workdir) / CONFIG
+  try:
+    if not path.exists():
+      checkpoints = path.parent / CHECKPOINTS
+      if checkpoints.is_dir() and any(p.name.isdigit() for p in checkpoints.iterdir()):
+        raise UserError(f"{path} is missing beside {checkpoints}; use another workdir.")
+      return None
+    content = json.loads(path.read_text())
+    return RunInfo(
+      **{
+        **content,
+        "class_names": tuple(content["class_names"]),
+        "preprocessing": plan_lib.Plan.from_dict(content["config"]).pp,
+        "model_fields": _tuples(content["model_fields"]),
+      }
+    )
+  except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+    raise UserError(f"{path} cannot be read ({error}); use another workdir.") from error
+
+
+def find_run(
+  workdir: epath.Path, plan: plan_lib.Plan, class_names: tuple[str, ...]
+) -> RunInfo | None:
+  """Returns the run to continue, if there is one; refuses one of another config."""
+  earlier = read_run(workdir)
+  checkpoints = workdir / CHECKPOINTS
+  if (
+    earlier is None
+    or not checkpoints.is_dir()
+    or not any(p.name.isdigit() for p in checkpoints.iterdir())
+  ):
+    return None
+  differing = plan_lib.differences(earlier.config, plan)
+  if earlier.class_names != class_names:
+    differing.append("the class names of the data set")
+  if differing:
+    raise UserError(
+      f"{workdir} holds a run of another config: {', '.join(differing)}; "
+      f"use another workdir, or delete this one."
+    )
+  return earlier
+
+
+def load_run(
+  workdir: str | os.PathLike, which: str = "best"
+) -> tuple[nn.Module, dict[str, Any], RunInfo]:
+  """Loads a trained model from a work directory; changes nothing in it.
+
+  Args:
+    workdir: as given to training.
+    which: "best" (by the validation split, or the last if there was none), or "last".
+
+  Returns:
+    The model, its variables on the default device, and what is known about the run.
+
+  Raises:
+    UserError: if there is no run, or no usable checkpoint.
+  """
+  info = read_run(workdir)
+  if info is None:
+    raise UserError(f"{workdir} is not the workdir of a training run: it has no {CONFIG}.")
+  model, plan = info.create_model(), info.plan
+  directory = epath.Path(workdir) / CHECKPOINTS
+  if not directory.is_dir():
+    raise UserError(f"{workdir} has no checkpoint yet; train until the first one is saved.")
+  with checkpointing.Checkpointer(
+    directory, metric=plan.keep_best_metric, write=False
+  ) as checkpointer:
+    step = checkpointer.best_step if which == "best" else checkpointer.last_step
+    if step is None:
+      raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    state, _ = checkpointer.restore(step, state_target(model, plan, device))
+    metrics = checkpointer.metrics(step) or None
+  return model, state.variables, dataclasses.replace(info, step=step, metrics=metrics)
+
+
+def build_model(
+  plan: plan_lib.Plan, num_classes: int, earlier: RunInfo | None = None
+) -> tuple[nn.Module, dict[str, Any] | None]:
+  """Returns the model of a plan, and its variables if they come from a file.
+
+  Args:
+    plan: the run's.
+    num_classes: of the data set.
+    earlier: the run that is being continued: its model is made again, and no file is read.
+
+  Raises:
+    UserError: if the weights, the image size or the classifier do not fit.
+  """
+  variables = None
+  if earlier is not None:  # Its weights are in the checkpoint.
+    model = earlier.create_model()
+  elif plan.from_scratch:
+    model = registry.create_model(
+      plan.model.name, **{**plan.model.overrides, "num_classes": num_classes}
+    )
+  else:
+    from vit_jax.checkpoints.pretrained import from_pretrained
+
+    model, variables = from_pretrained(
+      plan.model.name,
+      checkpoint=plan.weights,
+      num_classes=num_classes,
+      image_size=plan.pp.size,
+      **plan.model.overrides,
+    )
+  # Traces the model, so that a size that does not fit is refused before anything is written.
+  images = init_images(plan.pp)
+  logits, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=False))
+  if logits.shape != (1, num_classes):
+    raise UserError(
+      f"model {plan.model.name} gives outputs of shape {logits.shape[1:]} per image instead of "
+      f"{num_classes} logits; choose a classifier that pools."
+    )
+  return model, variables
+
+
+def init_images(preprocessing: Preprocessing) -> jax.Array:
+  """A blank normalised image [1, h, w, c], which fixes the shapes of the parameters."""
+  return jnp.zeros((1, *preprocessing.size, preprocessing.channels), jnp.float32)
+
+
+def state_target(
+  model: nn.Module, plan: plan_lib.Plan, sharding: jax.sharding.Sharding
+) -> TrainState:
+  """The shapes, types and sharding of a run's state, without computing it."""
+  shapes = jax.eval_shape(
+    lambda: create_state(model, None, optim.make_optimizer(plan), init_images(plan.pp), 0)
+  )
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:
+  """The model's fields that differ from what the registry gives, as plain types."""
+  usual = registry.create_model(name)
+  fields = {}
+  for key in registry.model_fields(type(model)):
+    value = getattr(model, key)
+    if value != getattr(usual, key):
+      fields[key] = np.dtype(value).name if key.endswith("dtype") else value
+  return fields
+
+
+def _tuples(section: dict[str, Any]) -> dict[str, Any]:
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}

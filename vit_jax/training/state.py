@@ -1,0 +1,79 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a training step reads and writes, and a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.training import mesh as mesh_lib
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The state of training after `step` updates.
+
+  Attributes:
+    step: int32 scalar, the updates made.
+    params: the model's parameters, float32.
+    opt_state: the optimizer's state.
+    rng: key data (uint32) from which the dropout key of each step is derived; never changes.
+    first_bad_step: int32 scalar, the first step whose loss, gradient or update was not finite, or
+      -1. From that step on `params` and `opt_state` no longer change.
+    collections: the model's other variables (such as batch statistics), by collection.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: optax.OptState
+  rng: jax.Array
+  first_bad_step: jax.Array
+  collections: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `model.apply` takes."""
+    return {"params": self.params, **self.collections}
+
+
+def create_state(
+  model: nn.Module,
+  variables: Any,
+  optimizer: optax.GradientTransformation,
+  images: jax.Array,
+  seed: int,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> TrainState:
+  """Makes the state before the first step.
+
+  Args:
+    model: initialised where `variables` is None.
+    variables: the model's variables, if they come from a file.
+    optimizer: initialised for the parameters.
+    images: float32 [batch, h, w, c], whose shape the parameters depend on.
+    seed: decides the initial parameters and the dropout masks.
+    mesh: the state is replicated over it; None leaves that to JAX.
+  """
+
+  def create(variables: Any, seed: jax.Array) -> TrainState:
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    if variables is None:
+      variables = model.init(init_key, images, train=False)
+    return TrainState(
+      step=jnp.int32(0),
+      params=variables["params"],
+      opt_state=optimizer.init(variables["params"]),
+      rng=jax.random.key_data(step_key),
+      first_bad_step=jnp.int32(-1),
+      collections={k: v for k, v in variables.items() if k != "params"},
+    )
+
+  sharding = None if mesh is None else mesh_lib.replicated(mesh)
+  return jax.jit(create, out_shardings=sharding)(variables, seed)
