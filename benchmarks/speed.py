@@ -1,0 +1,161 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Images per second of ours against timm, eager and compiled, in one run on one machine.
+
+    python benchmarks/speed.py --models=ViT-S_16,ViT-B_16 --batch=8
+
+Forward pass and training step (forward, backward, SGD with momentum) in float32 with the same
+threads. Each contender is warmed up, then they take turns, so that a machine whose speed drifts
+is equally unfair to all; medians and ratios are printed and written to benchmarks/results/.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+import conftest  # noqa: F401  (makes torchvision importable beside a CPU-only torch)
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import timm
+import torch
+
+import vit_jax
+
+TIMM = {
+  "ViT-Ti_16": "vit_tiny_patch16_224",
+  "ViT-S_16": "vit_small_patch16_224",
+  "ViT-B_16": "vit_base_patch16_224",
+  "R50+ViT-B_16": "vit_base_r50_s16_224",
+}
+
+
+def ours(name: str, batch: int, train: bool):
+  """A function that runs one step to its end."""
+  model = vit_jax.create_model(name, num_classes=1000, dropout_rate=0.0)
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(batch, 224, 224, 3)), jnp.float32)
+  labels = jnp.arange(batch) % 1000
+  params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
+  if not train:
+    forward = jax.jit(lambda params, images: model.apply({"params": params}, images, train=False))
+    return lambda: forward(params, images).block_until_ready()
+
+  optimizer = optax.sgd(1e-3, momentum=0.9)
+  state = [params, optimizer.init(params)]
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, opt_state, images, labels):
+    def loss_fn(params):
+      logits = model.apply({"params": params}, images, train=True)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    loss, grads = jax.value_and_grad(loss_fn)(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, loss
+
+  def run():
+    state[0], state[1], loss = step(*state, images, labels)
+    loss.block_until_ready()
+
+  return run
+
+
+def theirs(name: str, batch: int, train: bool, compiled: bool):
+  """The same of timm."""
+  torch.manual_seed(0)
+  model = timm.create_model(TIMM[name], num_classes=1000)
+  images, labels = torch.randn(batch, 3, 224, 224), torch.arange(batch) % 1000
+  call = torch.compile(model) if compiled else model
+  if not train:
+    model.eval()
+
+    def forward():
+      with torch.inference_mode():
+        call(images)
+
+    return forward
+  model.train()
+  optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+  def step():
+    optimizer.zero_grad(set_to_none=True)
+    torch.nn.functional.cross_entropy(call(images), labels).backward()
+    optimizer.step()
+
+  return step
+
+
+def machine() -> dict[str, str | int]:
+  """What the numbers depend on."""
+  model = platform.processor()
+  info = pathlib.Path("/proc/cpuinfo")
+  if info.exists():
+    model = next(
+      (x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x), model
+    )
+  versions = {"jax": jax.__version__, "torch": torch.__version__, "timm": timm.__version__}
+  return {
+    "cpu": model,
+    "cores": os.cpu_count() or 0,
+    "python": platform.python_version(),
+    **versions,
+  }
+
+
+def measure(contenders: dict, warmups: int, rounds: int, batch: int) -> dict[str, float]:
+  """Median images per second of each contender, in turns."""
+  for run in contenders.values():
+    for _ in range(warmups):
+      run()
+  times = {label: [] for label in contenders}
+  for _ in range(rounds):
+    for label, run in contenders.items():
+      start = time.perf_counter()
+      run()
+      times[label].append(time.perf_counter() - start)
+  return {label: batch / statistics.median(t) for label, t in times.items()}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--models", default="ViT-S_16,ViT-B_16")
+  parser.add_argument("--batch", type=int, default=8)
+  parser.add_argument("--warmups", type=int, default=5)
+  parser.add_argument("--rounds", type=int, default=9)
+  parser.add_argument("--out", default="benchmarks/results/speed.json")
+  arguments = parser.parse_args()
+  torch.set_num_threads(os.cpu_count() or 1)
+  rows = []
+  for name in arguments.models.split(","):
+    for train in (False, True):
+      contenders = {"ours": ours(name, arguments.batch, train)}
+      for compiled in (False, True):
+        label = "timm compiled" if compiled else "timm eager"
+        contenders[label] = theirs(name, arguments.batch, train, compiled)
+      speeds = measure(contenders, arguments.warmups, arguments.rounds, arguments.batch)
+      best = max(speeds["timm eager"], speeds["timm compiled"])
+      row = {"model": name, "pass": "train" if train else "forward", "batch": arguments.batch}
+      row |= {f"{label} images/s": round(speed, 2) for label, speed in speeds.items()}
+      row["ratio to best timm"] = round(speeds["ours"] / best, 3)
+      rows.append(row)
+      print(json.dumps(row), flush=True)
+      del contenders
+      gc.collect()
+      torch.compiler.reset()
+  out = pathlib.Path(arguments.out)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+  print(out)
+
+
+if __name__ == "__main__":
+  main()

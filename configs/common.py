@@ -1,0 +1,122 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all configurations share: every key that training reads, with the ancestor's values.
+
+A key that is not here can't be set on the command line; a key here that a run doesn't use is an
+error before its first step. Optional values are placeholders, so that they can be overridden.
+"""
+
+import dataclasses
+import re
+
+import ml_collections
+from ml_collections import config_dict
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.models import registry
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Fine-tuning as the ancestor does it, without a model and a dataset yet."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+
+  # A TFDS name prepared as ArrayRecord, a folder of images, or "digits". See docs in README.md.
+  config.dataset = config_dict.placeholder(str)
+  config.tfds_data_dir = config_dict.placeholder(str)
+  config.max_bad_fraction = 0.01  # Share of undecodable images above which the run stops.
+  config.pp = ml_collections.ConfigDict()
+  config.pp.train = config_dict.placeholder(str)  # Splits; None takes the dataset's own.
+  config.pp.val = config_dict.placeholder(str)
+  config.pp.test = config_dict.placeholder(str)
+  config.pp.crop = 224  # Side of the model's input in pixels.
+  config.pp.resize = config_dict.placeholder(int)
+  config.pp.train_crop = "inception"  # Or "random" (from pp.resize), or "none".
+  config.pp.min_area = config_dict.placeholder(float)  # Of the inception crop; None means 0.05.
+  config.pp.flip = True
+  config.pp.eval_resize = "squash"  # The ancestor's; "resize_crop" is timm's.
+  config.pp.interpolation = config_dict.placeholder(str)
+  config.pp.antialias = config_dict.placeholder(bool)
+
+  # One source of weights at most; none of them set means from scratch.
+  config.pretrained_dir = config_dict.placeholder(str)  # Holds NAME.npz for model NAME.
+  config.model_or_filename = config_dict.placeholder(str)  # AugReg's name or file name.
+  config.checkpoint = config_dict.placeholder(str)  # A file, URL or work directory.
+  config.model = ml_collections.ConfigDict()
+
+  config.batch = 512
+  config.batch_eval = 512
+  config.accum_steps = 8
+  config.total_steps = config_dict.placeholder(int)
+  config.warmup_steps = 500
+  config.base_lr = 0.03  # Used as it is, whatever the batch.
+  config.decay_type = "cosine"
+  config.grad_norm_clip = 1.0
+  config.label_smoothing = 0.0
+  config.optim = ml_collections.ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 0.0})
+  config.optim_dtype = "bfloat16"  # Of the momentum.
+
+  config.eval_every = 100
+  config.checkpoint_every = 1_000
+  config.progress_every = 10
+  # The ancestor's; unused, since shuffling is global here. Kept so that its users' scripts run.
+  config.shuffle_buffer = config_dict.placeholder(int)
+  return config
+
+
+# We leave out a part of the training split to choose on; the test split is evaluated once.
+DATASETS = {
+  "cifar10": (10_000, {"train": "train[:98%]", "val": "train[98%:]", "test": "test", "crop": 384}),
+  "cifar100": (10_000, {"train": "train[:98%]", "val": "train[98%:]", "test": "test", "crop": 384}),
+  "imagenet2012": (
+    20_000,
+    {"train": "train[:99%]", "val": "train[99%:]", "test": "validation", "crop": 384},
+  ),
+}
+
+
+def set_dataset(config: ml_collections.ConfigDict, dataset: str) -> None:
+  """Sets one of the ancestor's dataset presets: splits, crop and number of steps."""
+  if dataset not in DATASETS:
+    raise UserError(
+      f"there is no preset for dataset {dataset!r}; presets are {', '.join(DATASETS)}, and "
+      f"--config.dataset=NAME_OR_FOLDER on one of them uses any other."
+    )
+  config.dataset = dataset
+  config.total_steps, pp = DATASETS[dataset]
+  config.pp.update(pp)
+
+
+def short_name(name: str) -> str:
+  """ "ViT-B_16" -> "b16", "R50+ViT-L_32" -> "r50_l32": the ancestor's spelling in configs."""
+  short = re.sub(r"_(\d+)", r"\1", name.replace("ViT-", "").replace("+", "_").replace("-", "_"))
+  return short if short[0] in "gG" else short.lower()  # g and G are two sizes.
+
+
+def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
+  """All fields of a model, so that each can be set as --config.model.FIELD=VALUE.
+
+  Those that the registry leaves open are placeholders: None follows the weights' own file (its
+  activation, say), then the module's default.
+  """
+  entry = registry.get_entry(name)
+  config = ml_collections.ConfigDict({"name": entry.name})
+  for field in dataclasses.fields(entry.module):
+    if field.name in ("parent", "name", "num_classes"):  # The dataset gives the classes.
+      continue
+    config[field.name] = {**entry.config, **overrides}.get(field.name)
+    if config[field.name] is None:
+      kind = {"dtype": str, "representation_size": int}.get(field.name, type(field.default))
+      config[field.name] = config_dict.placeholder(kind)
+  return config
+
+
+def find_model(short: str) -> str:
+  """Registry name for a short one ("b16") or a full one ("ViT-B_16")."""
+  names = {short_name(name): name for name in registry.list_models()}
+  if short in names:
+    return names[short]
+  if short in registry.MODELS:
+    return short
+  hint = nearest(short, tuple(names)) or f"; choose from {', '.join(names)}."
+  raise UserError(f"there is no model {short!r} in this configuration{hint}")

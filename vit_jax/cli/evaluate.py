@@ -1,0 +1,52 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vit-jax evaluate`."""
+
+import argparse
+import json
+
+HELP = """\
+Accuracy, top-5 accuracy and loss over every example of a split.
+
+  vit-jax evaluate --workdir=runs/quickstart
+  vit-jax evaluate --model=ViT-B_16 --checkpoint=ViT-B_16.npz --dataset=/my/photos --split=val
+"""
+
+
+def main(argv: list[str]) -> int:
+  from vit_jax.cli import subject
+
+  parser = argparse.ArgumentParser(
+    prog="vit-jax evaluate",
+    description=HELP,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  subject.add_options(parser)
+  parser.add_argument("--dataset", metavar="NAME", help="folder or TFDS name (default: the run's)")
+  parser.add_argument("--split", default="test", help="val, test or 'train[:10%%]' (default: test)")
+  parser.add_argument("--tfds_data_dir", metavar="DIR", help="where TFDS keeps its datasets")
+  parser.add_argument("--batch", type=int, default=64, help="examples per step (default: 64)")
+  parser.add_argument("--json", action="store_true", help="JSON instead of a line")
+  arguments = parser.parse_args(argv)
+
+  from vit_jax.errors import UserError
+  from vit_jax.evaluation import classifier
+
+  if arguments.batch < 1:
+    raise UserError(f"--batch={arguments.batch} must be at least 1.")
+  result = classifier.evaluate_split(
+    subject.load(arguments),
+    arguments.split,
+    dataset=arguments.dataset,
+    data_dir=arguments.tfds_data_dir,
+    batch=arguments.batch,
+  )
+  if arguments.json:
+    print(json.dumps({arguments.split: result}, indent=1))
+  else:
+    print(
+      f"{arguments.split}: accuracy {result['accuracy']:.2%}, top-5 {result['top5']:.2%}, "
+      f"loss {result['loss']:.4f}, {result['examples']} examples"
+    )
+  return 0
