@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import resource
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+from machine import machine
 from PIL import Image
 
 from vit_jax.data.decode import decode
@@ -137,21 +137,6 @@ def decode_batches(source: FileSource, threads: int) -> Iterator:
       yield list(pool.map(decode, chosen))
 
 
-def cpu_model() -> str:
-  try:
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-  except (OSError, StopIteration):
-    return platform.processor()
-
-
-def versions() -> dict[str, str]:
-  from importlib import metadata
-
-  names = ("grain", "opencv-python-headless", "pillow", "torch", "timm", "numpy")
-  return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,7 +149,6 @@ def main() -> None:
   parser.add_argument("--out", default=str(pathlib.Path(__file__).parent / "results/loader.json"))
   args = parser.parse_args()
 
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   with tempfile.TemporaryDirectory() as directory:
     source = write_photos(directory, args.photos)
     size = sum(len(source[k]["image"]) for k in range(len(source))) / len(source)
@@ -195,7 +179,7 @@ def main() -> None:
     name: statistics.median(a / b for a, b in zip(values, rates["DataLoader"], strict=True))
     for name, values in rates.items()
   }
-  print(f"{args.photos} JPEGs of 500x375, {size / 1000:.0f} kB on average; {cores} cores")
+  print(f"{args.photos} JPEGs of 500x375, {size / 1000:.0f} kB on average")
   print(f"{'loader':26}{'images/s':>9}{'vs DataLoader':>15}{'CPU ms/image':>14}{'less CPU':>10}")
   for name, value in median.items():
     less = cpu["DataLoader"] / cpu[name]
@@ -203,8 +187,7 @@ def main() -> None:
   print(f"{'digits with affine':26}{statistics.median(digit_rates):9.0f}")
   result = {
     "what": "training images/s, JPEG 500x375 -> random crop 224x224 and flip, uint8 batches of 64",
-    "machine": {"cpu": cpu_model(), "cores": cores, "system": platform.system()},
-    "versions": versions(),
+    "machine": machine("grain", "opencv-python-headless", "pillow", "torch", "timm", "numpy"),
     "settings": {k: v for k, v in vars(args).items() if k != "out"}
     | {"mean_jpeg_bytes": round(size)},
     "images_per_second_median": {k: round(v, 1) for k, v in median.items()},

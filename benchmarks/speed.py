@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ import numpy as np
 import optax
 import timm
 import torch
+from machine import machine
 
 import vit_jax
 
@@ -94,23 +94,6 @@ def theirs(name: str, batch: int, train: bool, compiled: bool):
   return step
 
 
-def machine() -> dict[str, str | int]:
-  """What the numbers depend on."""
-  model = platform.processor()
-  info = pathlib.Path("/proc/cpuinfo")
-  if info.exists():
-    model = next(
-      (x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x), model
-    )
-  versions = {"jax": jax.__version__, "torch": torch.__version__, "timm": timm.__version__}
-  return {
-    "cpu": model,
-    "cores": os.cpu_count() or 0,
-    "python": platform.python_version(),
-    **versions,
-  }
-
-
 def measure(contenders: dict, warmups: int, rounds: int, batch: int) -> dict[str, float]:
   """Median images per second of each contender, in turns."""
   for run in contenders.values():
@@ -153,7 +136,9 @@ def main() -> None:
       torch.compiler.reset()
   out = pathlib.Path(arguments.out)
   out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+  out.write_text(
+    json.dumps({"machine": machine("jax", "flax", "torch", "timm"), "rows": rows}, indent=1) + "\n"
+  )
   print(out)
 
 

@@ -59,6 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every = 100
   config.checkpoint_every = 1_000
   config.progress_every = 10
+  config.baseline = config_dict.placeholder(str)  # "1-nn" with dataset="digits".
   # The ancestor's; unused, since shuffling is global here. Kept so that its users' scripts run.
   config.shuffle_buffer = config_dict.placeholder(int)
   return config

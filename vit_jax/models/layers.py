@@ -100,7 +100,8 @@ def attention_weights(
   return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
 
 
-def _attend_by_matmul(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+def attend_by_matmul(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+  """Attention [batch, tokens, heads, width] by two matrix products with the heads in front."""
   query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
   weights = attention_weights(query, key, bias).astype(value.dtype)
   return jnp.swapaxes(jnp.einsum("bhnm,bhmk->bhnk", weights, value), 1, 2)
@@ -114,20 +115,20 @@ def attend(
 ) -> Float[Array, "b n h k"]:
   """Attention without materialised weights where the backend can do so.
 
-  On CPU heads-first matrix products are the fastest way by a factor of 1.5 (benchmarks/), so the
-  path is chosen per platform, at lowering: a program compiled ahead of time for a TPU on a CPU
-  machine gets the TPU's path.
+  On CPU heads-first matrix products are the fastest way (benchmarks/attention.py), so the path is
+  chosen per platform, at lowering: a program compiled ahead of time for a TPU on a CPU machine gets
+  the TPU's path.
   """
   if bias is None:
     return jax.lax.platform_dependent(
       query,
       key,
       value,
-      cpu=functools.partial(_attend_by_matmul, bias=None),
+      cpu=functools.partial(attend_by_matmul, bias=None),
       default=jax.nn.dot_product_attention,
     )
   return jax.lax.platform_dependent(
-    query, key, value, bias, cpu=_attend_by_matmul, default=jax.nn.dot_product_attention
+    query, key, value, bias, cpu=attend_by_matmul, default=jax.nn.dot_product_attention
   )
 
 

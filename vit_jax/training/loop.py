@@ -17,8 +17,8 @@ import ml_collections
 from etils import epath
 
 from vit_jax.data import loader, sources
-from vit_jax.errors import Diverged, Stopped
-from vit_jax.evaluation import classification
+from vit_jax.errors import Diverged, Stopped, UserError
+from vit_jax.evaluation import baseline, classification
 from vit_jax.training import checkpointing, optim, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
@@ -47,7 +47,8 @@ def train_and_evaluate(
   Returns:
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
     checkpoint), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
-    (training alone), `parameters`.
+    (training alone), `parameters`, and `1-nn` if `config.baseline` asks for it (see
+    `vit_jax.evaluation.baseline.compare`).
 
   Raises:
     UserError: for a mistake in the config, the data or the workdir.
@@ -60,6 +61,8 @@ def train_and_evaluate(
   plan.check_devices(mesh_lib.data_parallelism(mesh))
   dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
   plan = plan.with_splits_of(dataset.splits)
+  if plan.baseline and jax.process_count() > 1:
+    raise UserError("config.baseline needs a single process; set it to None.")
   train, val, test = (
     dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
   )
@@ -167,6 +170,16 @@ def train_and_evaluate(
       if "test" in evaluator:
         results["test"] = evaluator("test", state.variables)
         progress.evaluated(best, "test", results["test"])
+        if plan.baseline:
+          right = evaluator.right("test", state.variables)
+          results["1-nn"] = compared = baseline.compare(
+            right, baseline.nearest_neighbour(train, test)
+          )
+          progress.say(
+            f"scikit-learn's 1-nearest-neighbour on the same images: {compared['accuracy']:.4f}; "
+            f"difference {compared['difference']:+.4f}, standard error "
+            f"{compared['standard_error']:.4f}"
+          )
       results |= {
         "best_step": best,
         "steps": plan.total_steps,
@@ -189,7 +202,9 @@ def _refuse_divergence(progress: Progress, checkpointer: Checkpointer) -> None:
     return
   checkpointer.wait()
   good = checkpointer.last_step
-  stands = f"the checkpoint of step {good} is the last good one" if good else "none was saved yet"
+  stands = (
+    f"the checkpoint of step {good} is the last good one" if good else "no checkpoint was saved yet"
+  )
   raise Diverged(
     f"The loss, its gradient or the update became NaN or infinite at step "
     f"{progress.first_bad_step}; {stands}. "

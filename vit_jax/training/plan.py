@@ -88,6 +88,7 @@ class Plan:
   eval_every: int = 100
   checkpoint_every: int = 1000
   progress_every: int = 10
+  baseline: Literal["1-nn"] | None = None  # Evaluated beside the model at the end.
   keep_best_metric: Literal["accuracy", "loss"] = "accuracy"
   nan_policy: Literal["stop"] = "stop"
   mesh: MeshPlan = MeshPlan()
@@ -231,6 +232,7 @@ _EFFECT = (
   ("optim.b2", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
   ("optim.eps", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
   ("optim_dtype", "with momentum", lambda p: p.optim.name == "adamw" or p.optim.momentum),
+  ("baseline", "with dataset='digits'", lambda p: p.dataset == "digits"),
   ("tfds_data_dir", "with a TFDS name", lambda p: not _is_local(p.dataset)),
   (
     "model_or_filename",
@@ -308,7 +310,7 @@ def _check(plan: Plan) -> None:
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
-  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data"),
+  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data", "baseline"),
 )
 
 

@@ -145,10 +145,15 @@ class Progress:
     if not self._writes:
       return
     self._write(step, {f"{split}/{k}": v for k, v in metrics.items() if k != "examples"})
-    self._say(
+    self.say(
       f"step {step}  {split}: accuracy {metrics['accuracy']:.4f}  top5 {metrics['top5']:.4f}  "
       f"loss {metrics['loss']:.4f}  ({metrics['examples']} examples)"
     )
+
+  def say(self, line: str) -> None:
+    """Prints a line above the bar, in the first process."""
+    if self._writes:
+      self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
   def _start_clock(self) -> None:
     self._clock = time.monotonic()
@@ -179,12 +184,9 @@ class Progress:
     if rate:
       line += f"  {rate * self._batch:,.0f} img/s  ETA {_clock_time(left)}"
     if self._bar.disable:
-      self._say(line)
+      self.say(line)
     else:
       self._bar.update(self._task, completed=step, description=line)
-
-  def _say(self, line: str) -> None:
-    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
     for tag, value in values.items():
