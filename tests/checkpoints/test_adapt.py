@@ -1,27 +1,19 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Resolution, head, pre_logits and class token: against scipy and torch, and by what is logged."""
+"""Resolution, patches, channels, classes, head and class token: by values and by what is logged."""
 
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from timm.layers.patch_embed import resample_patch_embed
+from timm.models._manipulate import adapt_input_conv
 from tiny import CLASSES, FIELDS, NAME, flatten, images, tiny
 
-from vit_jax.checkpoints import adapt, download
+from vit_jax.checkpoints import download
 from vit_jax.checkpoints.adapt import POSITIONS
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
 from vit_jax.errors import UserError
-
-SIZES = [
-  ((14, 14), (24, 24)),
-  ((24, 24), (14, 14)),
-  ((7, 7), (12, 5)),
-  ((5, 12), (7, 7)),
-  ((6, 9), (9, 6)),
-  ((4, 4), (1, 3)),
-  ((1, 4), (3, 4)),
-]
 
 
 def told(caplog, word):
@@ -29,38 +21,8 @@ def told(caplog, word):
   return [m for m in caplog.messages if word in m and not m.startswith("Numerics of")]
 
 
-def grid_of(size, dim=6):
-  return np.random.default_rng(0).normal(size=(*size, dim)).astype(np.float32)
-
-
-@pytest.mark.parametrize("old, new", SIZES)
-def test_bilinear_aligned_equals_scipy_zoom(old, new):
-  grid = grid_of(old)
-  expected = scipy.ndimage.zoom(grid, (new[0] / old[0], new[1] / old[1], 1), order=1)
-  assert expected.shape[:2] == new
-  np.testing.assert_allclose(adapt.resize_grid(grid, new), expected, rtol=1e-5, atol=2e-6)
-
-
-@pytest.mark.parametrize("old, new", SIZES)
-@pytest.mark.parametrize(
-  "method, mode, antialias",
-  [("bilinear", "bilinear", False), ("bicubic_antialias", "bicubic", True)],
-)
-def test_other_methods_equal_torch(method, mode, antialias, old, new):
-  grid = grid_of(old)
-  expected = torch.nn.functional.interpolate(
-    torch.from_numpy(grid).permute(2, 0, 1)[None], new, mode=mode, antialias=antialias
-  )[0].permute(1, 2, 0)
-  ours = adapt.resize_grid(grid, new, method)
-  np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
-  if old[0] > 1:  # The methods are no synonyms, except where rows are only repeated.
-    other = adapt.resize_grid(grid, new)
-    assert np.linalg.norm(other - ours) / np.linalg.norm(ours) > 0.05
-
-
-def test_unknown_method_is_refused():
-  with pytest.raises(UserError, match=r"'bicubic' is not a method; .*bicubic_antialias"):
-    from_pretrained(NAME, "none.npz", position_resize="bicubic")
+def to_torch(kernel):
+  return torch.from_numpy(np.array(kernel)).permute(3, 2, 0, 1)  # HWIO to OIHW
 
 
 @pytest.fixture
@@ -100,8 +62,9 @@ def test_a_grid_that_is_not_square_comes_back_by_its_metadata(tmp_path):
   save_checkpoint(tmp_path / "y.npz", model, variables)
   _, same = from_pretrained(NAME, tmp_path / "y.npz", image_size=(32, 96), **FIELDS)
   np.testing.assert_array_equal(flatten(same)[POSITIONS], flatten(variables)[POSITIONS])
-  with pytest.raises(UserError, match="13 tokens, which is not a square grid"):
-    from_pretrained(NAME, tmp_path / "y.npz", image_size=(64, 64), **FIELDS)
+  for size in (None, 64):  # Not even its own resolution is known.
+    with pytest.raises(UserError, match=r"13 tokens, which is not a square grid; pass the image_s"):
+      from_pretrained(NAME, tmp_path / "y.npz", image_size=size, **FIELDS)
 
 
 @pytest.mark.parametrize("kind", ["learned_2d", "relative", "sincos_2d", "none"])
@@ -109,7 +72,8 @@ def test_other_position_embeddings_change_resolution_too(kind, tmp_path):
   model, variables = tiny(position_embedding=kind)
   save_checkpoint(tmp_path / "x.npz", model, variables)
   fields = dict(FIELDS, position_embedding=kind)
-  same, restored = from_pretrained(NAME, tmp_path / "x.npz", image_size=64, **fields)
+  # What has no grid of its own is loaded at the registry's resolution, and fits any.
+  same, restored = from_pretrained(NAME, tmp_path / "x.npz", **fields)
   np.testing.assert_array_equal(same.apply(restored, images()), model.apply(variables, images()))
   wide, adapted = from_pretrained(NAME, tmp_path / "x.npz", image_size=(32, 96), **fields)
   assert wide.apply(adapted, images(32, 96)).shape == (2, CLASSES)
@@ -119,6 +83,193 @@ def test_other_position_embeddings_change_resolution_too(kind, tmp_path):
     np.testing.assert_array_equal(after[-3:], before[-3:])
     expected = scipy.ndimage.zoom(before[:-3].reshape(7, 7, -1), (3 / 7, 11 / 7, 1), order=1)
     np.testing.assert_allclose(after[:-3], expected.reshape(33, -1), rtol=1e-5, atol=2e-6)
+
+
+def test_unknown_methods_are_refused():
+  for keyword in ("position_resize", "patch_resize"):
+    with pytest.raises(UserError, match=rf"{keyword}='cubic' is not known; choose from: .*bicubic"):
+      from_pretrained(NAME, "none.npz", **{keyword: "cubic"})
+
+
+@pytest.mark.parametrize("patch, grid", [(8, (8, 8)), (32, (2, 2)), ((16, 8), (4, 8))])
+def test_another_patch_size_keeps_the_resolution(saved, patch, grid, caplog):
+  caplog.set_level("INFO")
+  file, variables = saved
+  fields = dict(FIELDS, patch_size=patch, patch_resize="bicubic_antialias")
+  model, adapted = from_pretrained(NAME, file, **fields)
+  sides = model.patch_shape()
+  before, after = (flatten(v)["embedding/kernel"] for v in (variables, adapted))
+  theirs = resample_patch_embed(to_torch(before), list(sides))
+  np.testing.assert_allclose(to_torch(after), theirs, rtol=1e-4, atol=1e-5)
+  zoom = scipy.ndimage.zoom(
+    flatten(variables)[POSITIONS][0, 1:].reshape(4, 4, -1), (grid[0] / 4, grid[1] / 4, 1), order=1
+  )
+  np.testing.assert_allclose(
+    flatten(adapted)[POSITIONS][0, 1:], zoom.reshape(-1, 32), rtol=1e-5, atol=2e-6
+  )
+  assert told(caplog, "embedding") == [
+    f"Resized patch embedding from 16x16 to {sides[0]}x{sides[1]} "
+    "(pseudo-inverse of bicubic_antialias).",
+    f"Resized position embedding from 4x4 to {grid[0]}x{grid[1]} (bilinear_aligned).",
+  ]
+  assert model.apply(adapted, images()).shape == (2, CLASSES)
+
+
+def test_larger_patches_of_a_larger_image_give_the_same_logits(saved):
+  file, variables = saved
+  patches = images().reshape(2, 4, 16, 4, 16, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 3, 16, 16)
+  larger = torch.nn.functional.interpolate(torch.from_numpy(patches), (32, 32), mode="bilinear")
+  larger = larger.numpy().reshape(2, 4, 4, 3, 32, 32).transpose(0, 1, 4, 2, 5, 3)
+  model, adapted = from_pretrained(
+    NAME, file, image_size=128, patch_size=32, patch_resize="bilinear", **FIELDS
+  )
+  logits = model.apply(adapted, larger.reshape(2, 128, 128, 3))
+  expected = tiny()[0].apply(variables, images())
+  assert np.linalg.norm(logits - expected) / np.linalg.norm(expected) < 1e-5
+
+
+def test_another_patch_size_is_refused_unless_asked_for(saved):
+  hint = (
+    r"does not fit ViT-Ti_8 \(patch_resize='bicubic_antialias' resamples its 16x16 patches to 8x8"
+  )
+  with pytest.raises(UserError, match=hint):
+    from_pretrained("ViT-Ti_8", saved[0], **FIELDS)
+  with pytest.raises(UserError, match="image_size=64 is not a multiple of patch size 12"):
+    from_pretrained(NAME, saved[0], patch_size=12, patch_resize="bilinear", **FIELDS)
+  with pytest.raises(UserError) as caught:  # No resampling makes another width fit.
+    from_pretrained("ViT-Ti_8", saved[0], **dict(FIELDS, hidden_size=64))
+  assert "patch_resize" not in str(caught.value)
+
+
+def test_patches_of_a_hybrid_are_resized_in_positions_of_its_stem(tmp_path):
+  name, stem = "R+ViT-Ti_16", dict(stem_width=32)
+  model, variables = tiny(name=name, **stem)
+  save_checkpoint(tmp_path / "x.npz", model, variables)
+  fields = dict(FIELDS, **stem, patch_size=4, patch_resize="bicubic_antialias")
+  model, adapted = from_pretrained(name, tmp_path / "x.npz", **fields)
+  theirs = resample_patch_embed(to_torch(flatten(variables)["embedding/kernel"]), [4, 4])
+  ours = to_torch(flatten(adapted)["embedding/kernel"])
+  np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+  assert model.apply(adapted, images()).shape == (2, CLASSES)  # 64 pixels are 2x2, now 4x4 patches.
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("name, path", [(NAME, "embedding"), ("R+ViT-Ti_16", "conv_root")])
+def test_channels_follow_timms_rules(name, path, channels, tmp_path, caplog):
+  caplog.set_level("INFO")
+  stem = {} if name == NAME else dict(stem_width=32)
+  model, variables = tiny(name=name, **stem)
+  save_checkpoint(tmp_path / "x.npz", model, variables)
+  model, adapted = from_pretrained(name, tmp_path / "x.npz", channels=channels, **FIELDS, **stem)
+  before, after = flatten(variables), flatten(adapted)
+  theirs = adapt_input_conv(channels, to_torch(before.pop(f"{path}/kernel")))
+  np.testing.assert_allclose(to_torch(after.pop(f"{path}/kernel")), theirs, rtol=1e-5, atol=1e-7)
+  assert all(np.array_equal(before[other], after[other]) for other in before)
+  how = "summed" if channels == 1 else "repeated and scaled"
+  assert told(caplog, "channels") == [
+    f"Changed {path}/kernel from 3 to {channels} input channels ({how})."
+  ]
+  assert model.apply(adapted, np.zeros((2, 64, 64, channels))).shape == (2, CLASSES)
+
+
+def test_a_grey_image_gives_what_its_copies_gave(saved, caplog):
+  caplog.set_level("INFO")
+  file, variables = saved
+  grey = images()[..., :1]
+  model, adapted = from_pretrained(NAME, file, channels=1, **FIELDS)
+  expected = model.apply(variables, np.repeat(grey, 3, axis=-1))
+  np.testing.assert_allclose(model.apply(adapted, grey), expected, rtol=1e-4, atol=1e-5)
+  caplog.clear()
+  from_pretrained(NAME, file, channels=3, **FIELDS)
+  assert not told(caplog, "channels")
+  for wrong in (0, 1.5):
+    with pytest.raises(UserError, match=rf"channels={wrong} is not a number of input channels"):
+      from_pretrained(NAME, file, channels=wrong, **FIELDS)
+
+
+@pytest.mark.parametrize(
+  "classes, rows",
+  [
+    ([3, 0], [3, 0]),
+    (np.array([4]), [4]),
+    (["fox", "owl"], [1, 3]),
+    (("fox", 0), [1, 0]),
+    (range(5), [0, 1, 2, 3, 4]),
+  ],
+)
+def test_chosen_classes_keep_their_logits(classes, rows, tmp_path, caplog):
+  caplog.set_level("INFO")
+  model, variables = tiny()
+  metadata = {"class_names": ["crane", "fox", "crane", "owl", "elk"]}
+  save_checkpoint(tmp_path / "x.npz", model, variables, metadata=metadata)
+  expected = np.asarray(model.apply(variables, images()))[:, rows]
+  for count in (None, len(rows)):
+    caplog.clear()
+    model, adapted = from_pretrained(
+      NAME, tmp_path / "x.npz", classes=classes, num_classes=count, **FIELDS
+    )
+    assert model.num_classes == len(rows)
+    np.testing.assert_allclose(model.apply(adapted, images()), expected, rtol=1e-5, atol=1e-6)
+    listed = ", ".join(map(str, rows))
+    assert told(caplog, "head") == [f"Kept {len(rows)} of the head's 5 classes ({listed})."]
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"classes": [0, 5]}, r"class 5 is out of range: .* 5 classes, 0 to 4"),
+    ({"classes": [-1]}, "class -1 is out of range"),
+    ({"classes": [1.0]}, "class 1.0 is neither an index nor a name"),
+    ({"classes": [True, False]}, "class True is neither"),
+    ({"classes": []}, "keeps no class; pass num_classes=0"),
+    ({"classes": ["foxes"]}, "no class 'foxes'; did you mean 'fox'?"),
+    ({"classes": ["crane"]}, "classes 0, 2 are all called 'crane'; pass an index"),
+    ({"classes": [1, 2], "num_classes": 3}, "choice of 2 classes .* not go with num_classes=3"),
+    ({"classes": [1], "head": "fresh"}, "does not go with num_classes=None, head='fresh'"),
+  ],
+)
+def test_classes_that_are_not_there_are_refused(arguments, message, tmp_path):
+  names = ["crane", "fox", "crane", "owl", "elk"]
+  save_checkpoint(tmp_path / "x.npz", *tiny(), metadata={"class_names": names})
+  with pytest.raises(UserError, match=message):
+    from_pretrained(NAME, tmp_path / "x.npz", **arguments, **FIELDS)
+
+
+def test_classes_need_a_head_and_names_their_list(saved, tmp_path):
+  with pytest.raises(UserError, match="no class names to look up 'fox' in; pass indices"):
+    from_pretrained(NAME, saved[0], classes=["fox"], **FIELDS)
+  save_checkpoint(tmp_path / "y.npz", *tiny(num_classes=0))
+  with pytest.raises(UserError, match="no head to choose classes from"):
+    from_pretrained(NAME, tmp_path / "y.npz", classes=[0], **FIELDS)
+
+
+def test_all_at_once_one_line_each_scanned_or_not(saved, caplog):
+  caplog.set_level("INFO")
+  file, variables = saved
+  arguments = dict(FIELDS, image_size=(96, 32), channels=1, classes=[2, 0], patch_size=8)
+  arguments |= dict(position_resize="bicubic", patch_resize="bilinear")
+  lines, logits = [], []
+  for scan_layers in (False, True):
+    caplog.clear()
+    model, adapted = from_pretrained(NAME, file, scan_layers=scan_layers, **arguments)
+    lines.append([m for m in caplog.messages if not m.startswith("Numerics of")])
+    logits.append(model.apply(adapted, images(96, 32)[..., :1]))
+  assert (
+    lines[0]
+    == lines[1]
+    == [
+      "Kept 2 of the head's 5 classes (2, 0).",
+      "Changed embedding/kernel from 3 to 1 input channels (summed).",
+      "Resized patch embedding from 16x16 to 8x8 (pseudo-inverse of bilinear).",
+      "Resized position embedding from 4x4 to 12x4 (bicubic).",
+    ]
+  )
+  assert logits[0].shape == (2, 2)
+  np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5, atol=1e-6)
+  grid = torch.from_numpy(flatten(variables)[POSITIONS][:, 1:]).reshape(1, 4, 4, 32)
+  theirs = torch.nn.functional.interpolate(grid.permute(0, 3, 1, 2), (12, 4), mode="bicubic")
+  ours = flatten(adapted)[POSITIONS][:, 1:].reshape(1, 12, 4, 32)
+  np.testing.assert_allclose(ours.transpose(0, 3, 1, 2), theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Fits a checkpoint's parameters to a model of another resolution, number of classes or pooling.
+"""Fits a checkpoint's parameters to a model of another resolution, patch size, input or head.
 
 All functions take and return flat parameters, and log what they did in one line each.
 """
@@ -8,18 +8,16 @@ All functions take and return flat parameters, and log what they did in one line
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.checkpoints.resample import Grid, resize_filters, resize_grid
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
-Grid = tuple[int, int]
 Shapes = Mapping[str, tuple[int, ...]]
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
@@ -27,65 +25,9 @@ ROWS = "Transformer/posembed_input/row_embedding"
 COLUMNS = "Transformer/posembed_input/column_embedding"
 RELATIVE = re.compile(r"/relative_position_bias/table$")
 CLASS_ROWS = 3  # Rows at the end of a relative table for pairs with the class token.
-
-
-def _aligned_weights(old: int, new: int) -> np.ndarray:
-  """[new, old] matrix of 1-D linear interpolation whose first and last points coincide."""
-  position = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
-  low = np.minimum(np.floor(position).astype(int), max(old - 2, 0))
-  weights = np.zeros((new, old))
-  weights[np.arange(new), low] = 1 - (position - low)
-  if old > 1:
-    weights[np.arange(new), low + 1] += position - low
-  return weights
-
-
-def _bilinear_aligned(grid: np.ndarray, size: Grid) -> np.ndarray:
-  rows, columns = (_aligned_weights(o, n) for o, n in zip(grid.shape, size, strict=False))
-  return np.einsum("ih,jw,hwd->ijd", rows, columns, grid.astype(np.float64), optimize=True)
-
-
-def _by_jax(method: str, antialias: bool) -> Callable[[np.ndarray, Grid], np.ndarray]:
-  def resize(grid: np.ndarray, size: Grid) -> np.ndarray:
-    shape = (*size, grid.shape[-1])
-    return np.asarray(jax.image.resize(jnp.asarray(grid), shape, method, antialias=antialias))
-
-  return resize
-
-
-# They differ: on a random grid, half-pixel from corner-aligned bilinear by 25%.
-RESIZE_METHODS: dict[str, Callable[[np.ndarray, Grid], np.ndarray]] = {
-  # Corners coincide, as scipy.ndimage.zoom(order=1) in google-research/vision_transformer.
-  "bilinear_aligned": _bilinear_aligned,
-  # Half-pixel centres, without antialiasing.
-  "bilinear": _by_jax("bilinear", antialias=False),
-  # Half-pixel centres, cubic with a = -0.5 and antialiasing, as timm.
-  "bicubic_antialias": _by_jax("bicubic", antialias=True),
-}
-
-
-def resize_grid(grid: np.ndarray, size: Grid, method: str = "bilinear_aligned") -> np.ndarray:
-  """Resamples vectors on a grid.
-
-  Args:
-    grid: [height, width, dim] float32.
-    size: new (height, width).
-    method: one of RESIZE_METHODS.
-
-  Returns:
-    [*size, dim] float32; `grid` itself if it has that size already.
-
-  Raises:
-    UserError: the method is unknown.
-  """
-  if method not in RESIZE_METHODS:
-    raise UserError(
-      f"position_resize={method!r} is not a method; "
-      f"choose from: {', '.join(RESIZE_METHODS)}{nearest(method, list(RESIZE_METHODS))}."
-    )
-  if tuple(grid.shape[:2]) == tuple(size):
-    return grid
-  return RESIZE_METHODS[method](grid, tuple(size)).astype(np.float32)
+PATCHES = "embedding/kernel"
+# Kernels [height, width, channels, dim] that see the image; the first that is there does.
+FIRST_CONVOLUTIONS = ("conv_root/kernel", PATCHES)
 
 
 def square(tokens: int) -> Grid | None:
@@ -95,7 +37,7 @@ def square(tokens: int) -> Grid | None:
 
 
 def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[Grid | None, int]:
-  """The grid that a checkpoint's learned position embedding covers, and its class-token slots.
+  """The grid that a checkpoint's learned positions cover, and its class-token slots.
 
   Args:
     flat: parameters.
@@ -115,7 +57,14 @@ def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[
       if square(tokens - prefix):
         return square(tokens - prefix), prefix
     return None, 1 if "cls" in flat else 0
-  return known, 0
+  table = next((flat[path] for path in flat if RELATIVE.search(path)), None)
+  if known or table is None:
+    return known, 0
+  for extra in (0, CLASS_ROWS):
+    offsets = square(table.shape[0] - extra)
+    if offsets and offsets[0] % 2:
+      return (offsets[0] // 2 + 1, offsets[1] // 2 + 1), 0
+  return None, 0
 
 
 def adapt_positions(
@@ -173,7 +122,8 @@ def _adapt_tokens(
       return embedding
     raise UserError(
       f"the checkpoint's position embedding has {embedding.shape[1]} tokens, which is not a square "
-      'grid; save it with metadata={"image_size": [height, width]} so that it can be resized.'
+      "grid; pass the image_size that it was trained at, or save it with "
+      'metadata={"image_size": [height, width]} so that it can be resized.'
     )
   slot, grid = embedding[:, :old_prefix], embedding[0, old_prefix:]
   if old != new:
@@ -204,9 +154,115 @@ def _adapt_relative(table: np.ndarray, new: Grid, old: Grid | None, method: str)
   return table  # The comparison of shapes tells of it.
 
 
+def patch_of(flat: Mapping[str, np.ndarray]) -> Grid | None:
+  """Height and width of a checkpoint's patches; None if it has no patch embedding."""
+  return flat[PATCHES].shape[:2] if PATCHES in flat and flat[PATCHES].ndim == 4 else None
+
+
+def adapt_patches(flat: Flat, expected: Shapes, method: str) -> Flat:
+  """Resamples the patch embedding's filters to the model's patch size.
+
+  Args:
+    flat: the checkpoint's parameters.
+    expected: the model's shapes.
+    method: how a patch is taken to be resized, one of RESIZE_METHODS; see resample.resize_filters.
+  """
+  old, new = patch_of(flat), tuple(expected[PATCHES][:2])
+  if old is None or old == new:
+    return flat
+  logger.info(
+    "Resized patch embedding from %dx%d to %dx%d (pseudo-inverse of %s).", *old, *new, method
+  )
+  return {**flat, PATCHES: resize_filters(flat[PATCHES], new, method)}
+
+
+def input_channels(flat: Mapping[str, np.ndarray]) -> int | None:
+  """Channels of the images that a checkpoint was trained on; None if it does not tell."""
+  path = next((path for path in FIRST_CONVOLUTIONS if path in flat), None)
+  return flat[path].shape[2] if path and flat[path].ndim == 4 else None
+
+
+def adapt_channels(flat: Flat, channels: int | None) -> Flat:
+  """Changes the number of input channels of the first convolution, by timm's rules.
+
+  One channel gets the sum over the old ones, so that a grey image gives what its copy in every
+  channel gave. More channels repeat the old ones in turn, scaled by old / new to keep the size of
+  the response. In a hybrid this is done before weight standardisation, which then sets the size.
+
+  Args:
+    flat: the checkpoint's parameters.
+    channels: what the model's images have; None changes nothing.
+
+  Raises:
+    UserError: `channels` is not a positive whole number.
+  """
+  old = input_channels(flat)
+  if channels is None or old in (None, channels):
+    return flat
+  if not isinstance(channels, (int, np.integer)) or channels < 1:
+    raise UserError(f"channels={channels!r} is not a number of input channels; pass 1 or more.")
+  path = next(path for path in FIRST_CONVOLUTIONS if path in flat)
+  if channels == 1:
+    kernel = flat[path].sum(axis=2, keepdims=True)
+  else:
+    kernel = flat[path][:, :, np.arange(channels) % old] * np.float32(old / channels)
+  how = "summed" if channels == 1 else "repeated and scaled"
+  logger.info("Changed %s from %d to %d input channels (%s).", path, old, channels, how)
+  return {**flat, path: kernel}
+
+
 def head_classes(flat: Mapping[str, np.ndarray]) -> int:
   """Number of classes of a checkpoint's head; 0 if it has none."""
   return int(flat["head/bias"].shape[-1]) if "head/bias" in flat else 0
+
+
+def adapt_classes(
+  flat: Flat, classes: Iterable[int | str] | None, names: Sequence[str] = ()
+) -> Flat:
+  """Keeps a choice of the head's classes, in the order given.
+
+  Args:
+    flat: the checkpoint's parameters.
+    classes: indices, or names where the checkpoint has them; None keeps all.
+    names: the checkpoint's class names.
+
+  Raises:
+    UserError: the checkpoint has no head or no such class, or a name stands for several.
+  """
+  if classes is None:
+    return flat
+  old = head_classes(flat)
+  rows = [_class_row(label, old, names) for label in classes]
+  if not rows:
+    raise UserError("classes=[] keeps no class; pass num_classes=0 for a model without a head.")
+  told = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+  logger.info("Kept %d of the head's %d classes (%s).", len(rows), old, told)
+  chosen = {path: flat[path][..., rows] for path in ("head/kernel", "head/bias")}
+  return {**flat, **chosen}
+
+
+def _class_row(label: int | str, old: int, names: Sequence[str]) -> int:
+  """The index of a class, given as index or name."""
+  if not old:
+    raise UserError("the checkpoint has no head to choose classes from; leave classes out.")
+  if isinstance(label, str):
+    if not names:
+      raise UserError(f"the checkpoint has no class names to look up {label!r} in; pass indices.")
+    rows = [row for row, name in enumerate(names) if name == label]
+    if not rows:
+      raise UserError(f"the checkpoint has no class {label!r}{nearest(label, names) or '.'}")
+    if len(rows) > 1:
+      raise UserError(
+        f"classes {', '.join(map(str, rows))} are all called {label!r}; pass an index instead."
+      )
+    (label,) = rows
+  if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
+    raise UserError(f"class {label!r} is neither an index nor a name.")
+  if not 0 <= label < old:
+    raise UserError(
+      f"class {label} is out of range: the checkpoint's head has {old} classes, 0 to {old - 1}."
+    )
+  return int(label)
 
 
 def adapt_head(flat: Flat, expected: Shapes, *, keep: bool, bias: float = 0.0) -> Flat:

@@ -6,9 +6,10 @@ Nothing is guessed silently: where numerics come from and what was resized, drop
 initialised is logged in one line each.
 """
 
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 
 from vit_jax.checkpoints import adapt, download, npz, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
+from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
 from vit_jax.models import registry
+from vit_jax.models.layers import choose
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,10 @@ def from_pretrained(
   image_size: int | tuple[int, int] | None = None,
   *,
   head: str | None = None,
+  classes: Iterable[int | str] | None = None,
+  channels: int | None = None,
   position_resize: str = "bilinear_aligned",
+  patch_resize: str | None = None,
   **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Builds a model and loads weights into it.
@@ -48,7 +54,14 @@ def from_pretrained(
     head: "fresh" replaces the head although the number of classes is the same; "keep" insists on
       the checkpoint's. A head that was trained behind `pre_logits` is only kept together with that
       layer: pass its `representation_size` (the registry's own weights need no asking).
-    position_resize: how position embeddings are resampled, one of adapt.RESIZE_METHODS.
+    classes: keeps these classes of the checkpoint's head, in this order: indices, or names where
+      the file's metadata has them.
+    channels: of the model's images; None keeps the checkpoint's. See adapt.adapt_channels.
+    position_resize: how position embeddings are resampled, one of resample.RESIZE_METHODS.
+    patch_resize: allows a checkpoint of another patch size, and says how its filters are resampled
+      (resample.resize_filters). A method and no flag, because there is no usual one: FlexiViT's
+      own code has "bilinear", timm "bicubic_antialias". Without it another patch size is refused,
+      since a wrong name or file is the likelier reason.
     **overrides: fields of the model. `activation`, `layer_norm_eps` and, of hybrids,
       `weight_standardization` and `group_norm_eps` otherwise follow the file: its metadata, else
       the origin that its names show, else the registry.
@@ -62,17 +75,24 @@ def from_pretrained(
   """
   if head not in HEADS:
     raise UserError(f"head={head!r} is not known; pass 'keep', 'fresh' or None.")
-  if position_resize not in adapt.RESIZE_METHODS:
-    methods = list(adapt.RESIZE_METHODS)
-    raise UserError(
-      f"position_resize={position_resize!r} is not a method; choose from: {', '.join(methods)}."
-    )
+  choose("position_resize", position_resize, RESIZE_METHODS)
+  if patch_resize is not None:
+    choose("patch_resize", patch_resize, RESIZE_METHODS)
+  if classes is not None:
+    classes = list(classes)
+    if head == "fresh" or num_classes not in (None, len(classes)):
+      raise UserError(
+        f"a choice of {len(classes)} classes of the checkpoint's head does not go with "
+        f"num_classes={num_classes}, head={head!r}; leave these two out."
+      )
   entry = registry.get_entry(name)
   bare = registry.create_model(name, **overrides)
   path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
   source = read_source(path, heads=getattr(bare, "num_heads", 1))
   _check_family(source, entry)
   overrides = {**_run_fields(source, entry), **overrides}
+  chosen = adapt.adapt_classes(source.flat, classes, source.metadata.get("class_names", ()))
+  source = dataclasses.replace(source, flat=adapt.adapt_channels(chosen, channels))
 
   old_classes = adapt.head_classes(source.flat)
   keep = _keeps_head(source, old_classes, num_classes, head)
@@ -87,17 +107,23 @@ def from_pretrained(
   numerics = _numerics(source, entry, overrides)
   model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
 
-  size, known = _sizes(source, model, entry, image_size)
-  expected = tree.expected_shapes(model, size, _channels(source.flat, entry))
+  # The checkpoint's resolution is its grid times its own patches.
+  patch = adapt.patch_of(source.flat) if patch_resize else None
+  size, known = _sizes(source, model.clone(patch_size=patch) if patch else model, entry, image_size)
+  channels = adapt.input_channels(source.flat) or entry.input.channels
+  expected = tree.expected_shapes(model, size, channels)
   flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
-  if known is not None or image_size is not None:
-    new = _grid(model, size)
-    flat = adapt.adapt_positions(flat, expected, new, known=known, method=position_resize)
+  if patch_resize:
+    flat = adapt.adapt_patches(flat, expected, patch_resize)
+  new = _grid(model, size)
+  flat = adapt.adapt_positions(flat, expected, new, known=known, method=position_resize)
   flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
   flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
-    raise UserError(_misfit(source, entry, problems))
+    raise UserError(_misfit(source, entry, problems, expected))
+  flat = dict(flat)
+  del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   return model, {"params": tree.to_tree(flat, scanned=tree.is_scanned(model))}
 
 
@@ -302,18 +328,16 @@ def _sizes(
   return size, known
 
 
-def _channels(flat: Mapping[str, np.ndarray], entry: registry.Entry) -> int:
-  """Input channels of the checkpoint's first convolution."""
-  for path in ("conv_root/kernel", "embedding/kernel"):
-    if path in flat and flat[path].ndim == 4:
-      return flat[path].shape[2]
-  return entry.input.channels
-
-
-def _misfit(source: Source, entry: registry.Entry, problems: str) -> str:
+def _misfit(
+  source: Source, entry: registry.Entry, problems: str, expected: Mapping[str, tuple[int, ...]]
+) -> str:
   """The one error about leaves: why, where that is known, and then every leaf."""
   names = [name for name in _alike(source, _family(entry)) if name != entry.name]
   reasons = [f"its sizes are those of {' or '.join(names)}"] if names else []
+  old, new = adapt.patch_of(source.flat), tuple(expected[adapt.PATCHES][:2])
+  if old and old != new and source.flat[adapt.PATCHES].shape[2:] == expected[adapt.PATCHES][2:]:
+    resized = "patch_resize='bicubic_antialias' resamples its {}x{} patches to {}x{}"
+    reasons.append(resized.format(*old, *new))
   reasons += [why for sign, why in torch.NOT_OURS if any(map(sign.match, source.unknown))]
   because = f" ({'; '.join(reasons)})" if reasons else ""
   return f"{source.origin} does not fit {entry.name}{because}: {problems}."

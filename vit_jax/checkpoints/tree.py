@@ -8,7 +8,7 @@ even where the model scans over its layers; only `to_tree` and `from_tree` know 
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -43,16 +43,21 @@ def unstack_layers(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def stack_layers(flat: Mapping[str, np.ndarray]) -> Flat:
   """Stacks `encoderblock_{i}/x` [...] into `encoderblock/x` [layers, ...]: the inverse."""
-  result, layers = {}, {}
-  for path, value in flat.items():
-    match = LAYER.match(path)
-    if match:
-      layers.setdefault(f"{match[1]}/{match[3]}", {})[int(match[2])] = value
+  return dict(_taken_out(dict(flat), scanned=True))
+
+
+def _taken_out(flat: Flat, *, scanned: bool) -> Iterator[tuple[str, np.ndarray]]:
+  """Empties `flat` leaf by leaf; with `scanned` the layers of a leaf come stacked."""
+  leaves: dict[str, dict[int, str]] = {}  # Path in the tree -> layer -> path in `flat`.
+  for path in flat:
+    match = LAYER.match(path) if scanned else None
+    leaf, layer = (f"{match[1]}/{match[3]}", int(match[2])) if match else (path, 0)
+    leaves.setdefault(leaf, {})[layer] = path
+  for leaf, layers in leaves.items():
+    if leaf in flat:
+      yield leaf, flat.pop(leaf)
     else:
-      result[path] = value
-  for path, values in layers.items():
-    result[path] = np.stack([values[layer] for layer in range(len(values))])
-  return result
+      yield leaf, np.stack([flat.pop(layers[layer]) for layer in sorted(layers)])
 
 
 def as_float32(flat: Mapping[str, np.ndarray]) -> Flat:
@@ -84,10 +89,16 @@ def from_tree(params: Mapping[str, Any]) -> Flat:
   return unstack_layers({path: np.asarray(value) for path, value in flat.items()})
 
 
-def to_tree(flat: Mapping[str, np.ndarray], *, scanned: bool) -> dict[str, Any]:
-  """Flat arrays as a nested tree of `jax.Array`s; with `scanned` the layers are stacked."""
-  flat = stack_layers(flat) if scanned else flat
-  arrays = {path: jnp.asarray(value) for path, value in flat.items()}
+def to_tree(flat: Flat, *, scanned: bool) -> dict[str, Any]:
+  """Flat arrays as a nested tree of `jax.Array`s; with `scanned` the layers are stacked.
+
+  Empties `flat`: every array is dropped as soon as the device has it, and layers are stacked one
+  leaf at a time, so that little more than one copy of the parameters is in memory.
+  """
+  arrays = {}
+  for path, value in _taken_out(flat, scanned=scanned):
+    arrays[path] = jax.device_put(value)
+    del value  # Or it would live while the next leaf is stacked.
   return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
