@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Models as data: name -> module, config, input, weights.
+"""Models as data: name -> module, config, input, weights (the files are in `weights.py`).
 
 A new size is a row in a table. `create_model` is the only code that turns a row into a module.
 """
@@ -16,6 +16,7 @@ import flax.linen as nn
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
+from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +42,6 @@ class InputSpec:
   interpolation: str = "bilinear"
   antialias: bool = False
   channels: int = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-  """A released file: what it was trained on, its size in pixels and the width of its head."""
-
-  tag: str
-  url: str
-  image_size: int = 224
-  num_classes: int = 1000
-  representation_size: int | None = None  # Width of `pre_logits` in the file, if it has one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,54 +91,6 @@ HYBRIDS = {
 # The ancestor's model table trains these with dropout; it has no effect on evaluation.
 DROPOUT = {"ViT-L_16": 0.1, "ViT-H_14": 0.1, "R50+ViT-B_16": 0.1, "R50+ViT-L_32": 0.1}
 
-# AugReg files, by short name: ImageNet-21k filename, and the suffix of its ImageNet fine-tunings
-# (arXiv:2106.10270; the same choice of files as timm's).
-AUGREG = {
-  "Ti_16": ("i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", "0.03"),
-  "S_32": ("i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0", "0.03"),
-  "S_16": ("i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0", "0.03"),
-  "B_32": ("i21k-300ep-lr_0.001-aug_medium1-wd_0.03-do_0.0-sd_0.0", "0.03"),
-  "B_16": ("i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0", "0.01"),
-  "B_8": ("i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0", "0.01"),
-  "L_16": ("i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1", "0.01"),
-  "R_Ti_16": ("i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", "0.03"),
-  "R26_S_32": ("i21k-300ep-lr_0.001-aug_light0-wd_0.03-do_0.1-sd_0.1", "0.03"),
-  "R50_L_32": ("i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1", "0.01"),
-}
-
-# The paper's own releases, ImageNet-21k with `pre_logits`: name -> width of that layer.
-ORIGINALS = {
-  "ViT-B_16": 768,
-  "ViT-B_32": 768,
-  "ViT-L_16": 1024,
-  "ViT-L_32": 1024,
-  "ViT-H_14": 1280,
-  "R50+ViT-B_16": 768,
-}
-
-
-def augreg_name(name: str) -> str:
-  """ "R+ViT-Ti_16" -> "R_Ti_16": how AugReg's file names spell a model."""
-  return name.replace("ViT-", "").replace("+", "_")
-
-
-def _weights(name: str) -> tuple[Weights, ...]:
-  found = []
-  if (short := augreg_name(name)) in AUGREG:
-    upstream, lr = AUGREG[short]
-    stem = f"gs://vit_models/augreg/{short}-{upstream}"
-    tuned = f"{stem}--imagenet2012-steps_20k-lr_{lr}-res_224.npz"
-    found.append(Weights("augreg-i21k-imagenet2012", tuned))
-    found.append(Weights("augreg-i21k", f"{stem}.npz", num_classes=21_843))
-  if name in ORIGINALS:
-    width = ORIGINALS[name]
-    url = f"gs://vit_models/imagenet21k/{name}.npz"
-    found.append(Weights("imagenet21k", url, 224, 21_843, width))
-  if name in ORIGINALS and name != "ViT-H_14":
-    url = f"gs://vit_models/imagenet21k+imagenet2012/{name}.npz"
-    found.append(Weights("imagenet21k+imagenet2012", url, 384))
-  return tuple(found)
-
 
 def _vit_config(size: str) -> dict[str, Any]:
   width, depth, mlp, heads = SIZES[size]
@@ -174,7 +116,9 @@ def _entries() -> dict[str, Entry]:
     )
     entries.append((name, "hybrid", HybridVisionTransformer, config))
   return {
-    name: Entry(name, family, module, types.MappingProxyType(config), InputSpec(), _weights(name))
+    name: Entry(
+      name, family, module, types.MappingProxyType(config), InputSpec(), WEIGHTS.get(name, ())
+    )
     for name, family, module, config in entries
   }
 
@@ -199,14 +143,17 @@ def resolve_name(name: str) -> str:
 
 
 def augreg_filename(name: str) -> str:
-  """AugReg's file name, without ".npz", for a short name ("R_Ti_16"); a file name is kept."""
-  name = name.removesuffix(".npz")
-  if "-" in name.removeprefix("ViT-"):
-    return name
-  short = augreg_name(name)
+  """AugReg's file name, without ".npz", for a short name ("R_Ti_16"); a file name is kept.
+
+  This is the recommendation of the ancestor's README; `checkpoints.augreg.resolve` asks AugReg's
+  own index first.
+  """
+  short = augreg_name(name.removesuffix(".npz"))
+  if "-" in short:
+    return name.removesuffix(".npz")
   if short not in AUGREG:
     raise UserError(f"AugReg has no weights for {name!r}; it has {', '.join(AUGREG)}.")
-  return f"{short}-{AUGREG[short][0]}"
+  return AUGREG[short]
 
 
 def get_entry(name: str) -> Entry:
