@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a model's numerics come from, what metadata holds, and which file a name stands for."""
 
-import http.server
-import threading
-
 import jax
 import numpy as np
 import pytest
@@ -92,67 +89,3 @@ def test_names_stand_for_their_own_weights(monkeypatch):
   assert asked[2] == asked[3] == f"gs://vit_models/augreg/{full}.npz"
   with pytest.raises(UserError, match=r"no released weights for ViT-B_14; pass checkpoint="):
     from_pretrained("ViT-B_14")
-
-
-@pytest.fixture
-def server(tmp_path):
-  """Serves tmp_path/www; a path that starts with /short announces more bytes than it sends."""
-  root = tmp_path / "www"
-  root.mkdir()
-  requests = []
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-      requests.append(self.path)
-      file = root / self.path.removeprefix("/short").lstrip("/")
-      if not file.is_file():
-        return self.send_error(404)
-      body = file.read_bytes()
-      self.send_response(200)
-      self.send_header("Content-Length", str(len(body) + 10 * self.path.startswith("/short")))
-      self.end_headers()
-      self.wfile.write(body)
-
-    def log_message(self, *args):
-      pass
-
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield root, f"http://127.0.0.1:{httpd.server_port}", requests
-    httpd.shutdown()
-    thread.join()
-
-
-def test_an_address_is_fetched_once(server, tmp_path, monkeypatch):
-  root, address, requests = server
-  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
-  model, variables = tiny()
-  save_checkpoint(root / "x.npz", model, variables)
-  for _ in range(2):
-    _, restored = from_pretrained(NAME, f"{address}/x.npz", **FIELDS)
-    assert_equal(restored, variables)
-  assert requests == ["/x.npz"]
-  assert download.cached_path(f"{address}/x.npz") == tmp_path / "cache" / "127.0.0.1" / "x.npz"
-
-
-@pytest.mark.parametrize("path", ["/none.npz", "/short/x.npz"])
-def test_a_failed_download_names_the_place_for_a_copy(server, path, tmp_path, monkeypatch):
-  root, address, _ = server
-  (root / "x.npz").write_bytes(b"PK" * 1000)
-  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
-  with pytest.raises(UserError) as caught:
-    from_pretrained(NAME, address + path)
-  place = download.cached_path(address + path)
-  assert str(caught.value).startswith(f"{address}{path} cannot be downloaded (")
-  assert str(caught.value).endswith(f"fetch it elsewhere and put it at {place}.")
-  assert not list(place.parent.iterdir())
-
-
-def test_google_storage_is_read_through_https(monkeypatch):
-  monkeypatch.delenv("VIT_JAX_CACHE", raising=False)
-  monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-  assert download.to_https("gs://a/b.npz") == "https://storage.googleapis.com/a/b.npz"
-  expected = "/somewhere/vit_jax/storage.googleapis.com/a/b.npz"
-  assert str(download.cached_path("gs://a/b.npz")) == expected
-  assert str(download.cached_path("gs://a/../../b.npz")).startswith("/somewhere/vit_jax/storage")
