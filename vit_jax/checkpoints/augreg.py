@@ -50,11 +50,6 @@ def resolve(name: str) -> str:
   return file if rest else _best(short, recommended)
 
 
-def address(name: str) -> str:
-  """The gs:// address of the file that `resolve(name)` names."""
-  return f"{DIRECTORY}/{resolve(name)}.npz"
-
-
 @functools.cache
 def _best(short: str, recommended: str) -> str:
   try:

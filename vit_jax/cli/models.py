@@ -30,9 +30,10 @@ def main(argv: list[str]) -> int:
 
   names = registry.list_models(arguments.pattern, pretrained=arguments.pretrained)
   if not names:
-    hint = nearest(arguments.pattern.strip("*"), tuple(registry.MODELS))
-    hint = hint or "; quote the pattern, as in '*B_16*'."
-    raise UserError(f"no model matches {arguments.pattern!r}{hint}")
+    known = registry.list_models(pretrained=arguments.pretrained)
+    hint = nearest(arguments.pattern.strip("*"), known) or "; quote the pattern, as in '*B_16*'."
+    what = "model with released files" if arguments.pretrained else "model"
+    raise UserError(f"no {what} matches {arguments.pattern!r}{hint}")
   rows = _files(names) if arguments.pretrained else _models(names)
   if arguments.json:
     print(json.dumps(rows, indent=1))
@@ -103,7 +104,7 @@ def _print_files(rows: list[dict]) -> None:
       marks.get(row["source"], ""),
     )
   _print(table)
-  print("\nThe first file of a model is what checkpoint=None loads; --json has all addresses.")
+  print("\nA model's first file is what checkpoint=None loads; --json has the addresses.")
   print("top-1: ImageNet accuracy in percent, as published; empty where nothing is.")
   for source, mark in marks.items():
     print(f"{mark}  {source}")
