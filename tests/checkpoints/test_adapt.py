@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resolution, patches, channels, classes, head and class token: by values and by what is logged."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -10,7 +11,7 @@ from timm.layers.patch_embed import resample_patch_embed
 from timm.models._manipulate import adapt_input_conv
 from tiny import CLASSES, FIELDS, NAME, flatten, images, tiny
 
-from vit_jax.checkpoints import download
+from vit_jax.checkpoints import adapt, download
 from vit_jax.checkpoints.adapt import POSITIONS
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
 from vit_jax.errors import UserError
@@ -19,6 +20,11 @@ from vit_jax.errors import UserError
 def told(caplog, word):
   """What was logged about `word`, apart from the line with the file's name."""
   return [m for m in caplog.messages if word in m and not m.startswith("Numerics of")]
+
+
+def output(model, variables, inputs):
+  """Shape of the logits, without computing them."""
+  return jax.eval_shape(model.apply, variables, inputs).shape
 
 
 def to_torch(kernel):
@@ -46,7 +52,7 @@ def test_resolution_changes_keep_the_class_slot(saved, size, caplog):
   assert told(caplog, "position embedding") == [
     f"Resized position embedding from 4x4 to {new[0]}x{new[1]} (bilinear_aligned)."
   ]
-  assert model.apply(adapted, images(*size)).shape == (2, CLASSES)
+  assert output(model, adapted, images(*size)) == (2, CLASSES)
 
 
 def test_a_grid_that_is_not_square_comes_back_by_its_metadata(tmp_path):
@@ -76,13 +82,23 @@ def test_other_position_embeddings_change_resolution_too(kind, tmp_path):
   same, restored = from_pretrained(NAME, tmp_path / "x.npz", **fields)
   np.testing.assert_array_equal(same.apply(restored, images()), model.apply(variables, images()))
   wide, adapted = from_pretrained(NAME, tmp_path / "x.npz", image_size=(32, 96), **fields)
-  assert wide.apply(adapted, images(32, 96)).shape == (2, CLASSES)
+  assert output(wide, adapted, images(32, 96)) == (2, CLASSES)
   if kind == "relative":
     path = "Transformer/encoderblock_0/relative_position_bias/table"
     before, after = flatten(variables)[path], flatten(adapted)[path]
     np.testing.assert_array_equal(after[-3:], before[-3:])
     expected = scipy.ndimage.zoom(before[:-3].reshape(7, 7, -1), (3 / 7, 11 / 7, 1), order=1)
     np.testing.assert_allclose(after[:-3], expected.reshape(33, -1), rtol=1e-5, atol=2e-6)
+
+
+def test_the_grid_of_a_relative_table_is_told_from_its_offsets():
+  path = "Transformer/encoderblock_0/relative_position_bias/table"
+  for grid in (1, 2, 5):
+    for extra in (0, 3):
+      table = np.zeros(((2 * grid - 1) ** 2 + extra, 2), np.float32)
+      assert adapt.grid_of({path: table}) == ((grid, grid), 0)
+  assert adapt.grid_of({path: np.zeros((3 * 5 + 3, 2))}) == (None, 0)
+  assert adapt.grid_of({path: np.zeros((3 * 5 + 3, 2))}, known=(2, 3)) == ((2, 3), 0)
 
 
 def test_unknown_methods_are_refused():
@@ -112,7 +128,7 @@ def test_another_patch_size_keeps_the_resolution(saved, patch, grid, caplog):
     "(pseudo-inverse of bicubic_antialias).",
     f"Resized position embedding from 4x4 to {grid[0]}x{grid[1]} (bilinear_aligned).",
   ]
-  assert model.apply(adapted, images()).shape == (2, CLASSES)
+  assert output(model, adapted, images()) == (2, CLASSES)
 
 
 def test_larger_patches_of_a_larger_image_give_the_same_logits(saved):
@@ -150,7 +166,7 @@ def test_patches_of_a_hybrid_are_resized_in_positions_of_its_stem(tmp_path):
   theirs = resample_patch_embed(to_torch(flatten(variables)["embedding/kernel"]), [4, 4])
   ours = to_torch(flatten(adapted)["embedding/kernel"])
   np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-  assert model.apply(adapted, images()).shape == (2, CLASSES)  # 64 pixels are 2x2, now 4x4 patches.
+  assert output(model, adapted, images()) == (2, CLASSES)  # 64 pixels are 2x2, now 4x4 patches.
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
@@ -169,7 +185,7 @@ def test_channels_follow_timms_rules(name, path, channels, tmp_path, caplog):
   assert told(caplog, "channels") == [
     f"Changed {path}/kernel from 3 to {channels} input channels ({how})."
   ]
-  assert model.apply(adapted, np.zeros((2, 64, 64, channels))).shape == (2, CLASSES)
+  assert output(model, adapted, np.zeros((2, 64, 64, channels))) == (2, CLASSES)
 
 
 def test_a_grey_image_gives_what_its_copies_gave(saved, caplog):
@@ -253,7 +269,7 @@ def test_all_at_once_one_line_each_scanned_or_not(saved, caplog):
     caplog.clear()
     model, adapted = from_pretrained(NAME, file, scan_layers=scan_layers, **arguments)
     lines.append([m for m in caplog.messages if not m.startswith("Numerics of")])
-    logits.append(model.apply(adapted, images(96, 32)[..., :1]))
+    logits.append(jax.jit(model.apply)(adapted, images(96, 32)[..., :1]))
   assert (
     lines[0]
     == lines[1]
@@ -292,7 +308,7 @@ def test_head(saved, arguments, classes, fresh, log, caplog):
   flat = flatten(adapted)
   if classes == 0:
     assert "head/kernel" not in flat
-    assert model.apply(adapted, images()).shape == (2, 32)
+    assert output(model, adapted, images()) == (2, 32)
   elif fresh:
     assert flat["head/kernel"].shape == (32, classes)
     assert not np.any(flat["head/kernel"]) and not np.any(flat["head/bias"])
@@ -351,7 +367,7 @@ def test_class_token_is_dropped_only_with_the_head(saved, caplog):
   file, _ = saved
   model, adapted = from_pretrained(NAME, file, num_classes=3, classifier="gap", **FIELDS)
   assert "cls" not in adapted["params"]
-  assert model.apply(adapted, images()).shape == (2, 3)
+  assert output(model, adapted, images()) == (2, 3)
   assert told(caplog, "class token") == [
     "Dropped the checkpoint's class token; the model has none.",
     "Dropped the class token's position embedding; the model has no class token.",

@@ -97,7 +97,8 @@ def to_tree(flat: Flat, *, scanned: bool) -> dict[str, Any]:
   """
   arrays = {}
   for path, value in _taken_out(flat, scanned=scanned):
-    arrays[path] = jax.device_put(value)
+    # The transfer is asynchronous, and holds the NumPy array until it is done.
+    arrays[path] = jax.device_put(value).block_until_ready()
     del value  # Or it would live while the next leaf is stacked.
   return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
