@@ -93,6 +93,13 @@ def test_the_index_is_fetched_once_and_kept(index, monkeypatch):
   assert index == ["/vit_models/augreg/index.csv"]
 
 
+def test_a_local_copy_has_its_own_index(index, tmp_path, caplog):
+  assert augreg.resolve("R_Ti_16", f"{tmp_path}/www/vit_models/augreg/") == BEST
+  assert index == [] and not caplog.messages
+  assert augreg.resolve("R_Ti_16", str(tmp_path)) == registry.AUGREG["R_Ti_16"]
+  assert f"there is no {tmp_path}/index.csv" in caplog.messages[0]
+
+
 def test_a_file_name_asks_nobody(index):
   tuned = f"{BEST}--imagenet2012-steps_20k-lr_0.03-res_224"
   assert augreg.resolve(BEST) == BEST

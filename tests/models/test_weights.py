@@ -14,6 +14,11 @@ FILES = [(name, row) for name, rows in WEIGHTS.items() for row in rows]
 KNOWN = [(name, row) for name, row in FILES if name in registry.MODELS]
 AUGREG_FILES = [(name, row) for name, row in FILES if "/augreg/" in row.url]
 
+
+def tag(value):
+  return getattr(value, "tag", value)
+
+
 # The README's table of recommended files: upstream, its MiB, fine-tuning, ImageNet top-1.
 UPSTREAM = "-i21k-300ep-lr_0.001-aug_"
 README = [
@@ -56,7 +61,7 @@ def test_a_model_of_augreg_begins_with_the_file_that_timm_adopted():
   assert len(first) == 9 and first < adopted
 
 
-@pytest.mark.parametrize("name, row", AUGREG_FILES)
+@pytest.mark.parametrize("name, row", AUGREG_FILES, ids=tag)
 def test_augreg_names_parse_and_tell_their_model(name, row):
   file = row.url.removeprefix("gs://vit_models/augreg/").removesuffix(".npz")
   assert FILENAME.fullmatch(file) and registry.resolve_name(file) == name
@@ -81,7 +86,7 @@ def test_an_accuracy_has_a_source():
   assert {row.source for _, row in FILES} == {*SOURCES, None}
 
 
-@pytest.mark.parametrize("name, row", KNOWN)
+@pytest.mark.parametrize("name, row", KNOWN, ids=tag)
 def test_a_file_fits_its_model(name, row):
   model = registry.create_model(name)
   step = model.pixels_per_token()[0]

@@ -29,7 +29,7 @@ FILENAME = re.compile(
 EXAMPLE = "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
 
 
-def resolve(name: str) -> str:
+def resolve(name: str, directory: str = DIRECTORY) -> str:
   """AugReg's file name, without ".npz", that a short or full name stands for.
 
   As in the ancestor, a short name is the ImageNet-21k pre-training of that model with the best
@@ -38,6 +38,7 @@ def resolve(name: str) -> str:
 
   Args:
     name: "R_Ti_16", "R+ViT-Ti_16", or a file name as in the index, with or without ".npz".
+    directory: where `index.csv` is: an address, or a local copy of some files.
 
   Raises:
     UserError: AugReg has no such model, or the name is not of its form.
@@ -47,13 +48,16 @@ def resolve(name: str) -> str:
   if rest and not FILENAME.fullmatch(file):
     raise UserError(f"{name!r} is no file name of AugReg; these are spelled like {EXAMPLE!r}.")
   recommended = registry.augreg_filename(short)  # Refuses a model that AugReg does not have.
-  return file if rest else _best(short, recommended)
+  return file if rest else _best(short, recommended, directory)
 
 
 @functools.cache
-def _best(short: str, recommended: str) -> str:
+def _best(short: str, recommended: str, directory: str) -> str:
+  index = f"{directory.rstrip('/')}/index.csv"
   try:
-    path = download.fetch(f"{DIRECTORY}/index.csv")
+    path = download.fetch(index)
+    if not path.is_file():
+      raise UserError(f"there is no {index}.")
   except UserError as error:
     logger.warning("AugReg's index is out of reach, using the built-in %s: %s", recommended, error)
     return recommended
