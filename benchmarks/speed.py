@@ -7,17 +7,23 @@ r"""Images per second of ours against timm, eager and compiled, in one run on on
 Forward pass and training step (forward, backward, SGD with momentum) in float32 with the same
 threads. Each contender is warmed up, then they take turns, so that a machine whose speed drifts
 is equally unfair to all; medians and ratios are printed and written to benchmarks/results/.
+Training is measured with unrolled and with scanned layers, and one step of ours is profiled: the
+share of its time that each kind of XLA operation takes.
 """
 
 import argparse
+import collections
 import functools
 import gc
+import gzip
 import json
 import os
 import pathlib
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
 import conftest  # noqa: F401  (makes torchvision importable beside a CPU-only torch)
@@ -39,9 +45,9 @@ TIMM = {
 }
 
 
-def ours(name: str, batch: int, train: bool):
+def ours(name: str, batch: int, train: bool, scanned: bool = False):
   """A function that runs one step to its end."""
-  model = vit_jax.create_model(name, num_classes=1000, dropout_rate=0.0)
+  model = vit_jax.create_model(name, num_classes=1000, dropout_rate=0.0, scan_layers=scanned)
   images = jnp.asarray(np.random.default_rng(0).normal(size=(batch, 224, 224, 3)), jnp.float32)
   labels = jnp.arange(batch) % 1000
   params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
@@ -94,6 +100,21 @@ def theirs(name: str, batch: int, train: bool, compiled: bool):
   return step
 
 
+def profile(run: Callable[[], None], top: int = 8) -> dict[str, float]:
+  """Share of the time that all XLA operations take together, by kind, the largest first."""
+  with tempfile.TemporaryDirectory() as directory:
+    with jax.profiler.trace(directory, create_perfetto_trace=True):
+      run()
+    [trace] = pathlib.Path(directory).rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+  kinds: collections.Counter[str] = collections.Counter()
+  for event in events:
+    # XLA's operations carry the name of the program they belong to.
+    if event.get("ph") == "X" and "hlo_module" in event.get("args", {}):
+      kinds[event["name"].rstrip("0123456789.")] += event["dur"]
+  return {kind: round(t / kinds.total(), 3) for kind, t in kinds.most_common(top)}
+
+
 def measure(contenders: dict, warmups: int, rounds: int, batch: int) -> dict[str, float]:
   """Median images per second of each contender, in turns."""
   for run in contenders.values():
@@ -121,6 +142,8 @@ def main() -> None:
   for name in arguments.models.split(","):
     for train in (False, True):
       contenders = {"ours": ours(name, arguments.batch, train)}
+      if train:
+        contenders["ours scanned"] = ours(name, arguments.batch, train, scanned=True)
       for compiled in (False, True):
         label = "timm compiled" if compiled else "timm eager"
         contenders[label] = theirs(name, arguments.batch, train, compiled)
@@ -128,7 +151,10 @@ def main() -> None:
       best = max(speeds["timm eager"], speeds["timm compiled"])
       row = {"model": name, "pass": "train" if train else "forward", "batch": arguments.batch}
       row |= {f"{label} images/s": round(speed, 2) for label, speed in speeds.items()}
-      row["ratio to best timm"] = round(speeds["ours"] / best, 3)
+      for label in (label for label in speeds if label.startswith("ours")):
+        row[f"{label} to best timm"] = round(speeds[label] / best, 3)
+      if train:
+        row["profile of ours"] = profile(contenders["ours"])
       rows.append(row)
       print(json.dumps(row), flush=True)
       del contenders
