@@ -101,6 +101,12 @@ def test_the_grid_of_a_relative_table_is_told_from_its_offsets():
   assert adapt.grid_of({path: np.zeros((3 * 5 + 3, 2))}, known=(2, 3)) == ((2, 3), 0)
 
 
+@pytest.mark.parametrize("size", [0, -16, 64.0, "64", (64,), (64, 64, 3), (64, 0)])
+def test_an_image_size_is_one_side_or_two(size):
+  with pytest.raises(UserError, match=r"is no size in pixels; pass one side, such as 224, or \(h"):
+    from_pretrained(NAME, "none.npz", image_size=size, **FIELDS)
+
+
 def test_unknown_methods_are_refused():
   for keyword in ("position_resize", "patch_resize"):
     with pytest.raises(UserError, match=rf"{keyword}='cubic' is not known; choose from: .*bicubic"):
@@ -129,6 +135,18 @@ def test_another_patch_size_keeps_the_resolution(saved, patch, grid, caplog):
     f"Resized position embedding from 4x4 to {grid[0]}x{grid[1]} (bilinear_aligned).",
   ]
   assert output(model, adapted, images()) == (2, CLASSES)
+
+
+def test_another_patch_size_of_a_grid_that_is_not_square(tmp_path, caplog):
+  caplog.set_level("INFO")
+  model, variables = tiny(size=(32, 96))
+  save_checkpoint(tmp_path / "x.npz", model, variables, metadata={"image_size": [32, 96]})
+  fields = dict(FIELDS, patch_size=32, patch_resize="bilinear")
+  model, adapted = from_pretrained(NAME, tmp_path / "x.npz", **fields)
+  assert told(caplog, "position embedding") == [
+    "Resized position embedding from 2x6 to 1x3 (bilinear_aligned)."
+  ]
+  assert output(model, adapted, images(32, 96)) == (2, CLASSES)
 
 
 def test_larger_patches_of_a_larger_image_give_the_same_logits(saved):
@@ -237,6 +255,8 @@ def test_chosen_classes_keep_their_logits(classes, rows, tmp_path, caplog):
     ({"classes": [-1]}, "class -1 is out of range"),
     ({"classes": [1.0]}, "class 1.0 is neither an index nor a name"),
     ({"classes": [True, False]}, "class True is neither"),
+    ({"classes": 3}, r"classes=3 is not a list; pass \[3\]"),
+    ({"classes": "fox"}, r"classes='fox' is not a list; pass \['fox'\]"),
     ({"classes": []}, "keeps no class; pass num_classes=0"),
     ({"classes": ["foxes"]}, "no class 'foxes'; did you mean 'fox'?"),
     ({"classes": ["crane"]}, "classes 0, 2 are all called 'crane'; pass an index"),

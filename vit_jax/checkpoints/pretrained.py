@@ -79,12 +79,16 @@ def from_pretrained(
   if patch_resize is not None:
     choose("patch_resize", patch_resize, RESIZE_METHODS)
   if classes is not None:
+    if isinstance(classes, (str, int)):
+      raise UserError(f"classes={classes!r} is not a list; pass [{classes!r}].")
     classes = list(classes)
     if head == "fresh" or num_classes not in (None, len(classes)):
       raise UserError(
         f"a choice of {len(classes)} classes of the checkpoint's head does not go with "
         f"num_classes={num_classes}, head={head!r}; leave these two out."
       )
+  if image_size is not None:
+    image_size = _pair(image_size)
   entry = registry.get_entry(name)
   bare = registry.create_model(name, **overrides)
   path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
@@ -300,16 +304,21 @@ def _grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _pair(size: Any) -> tuple[int, int]:
-  if isinstance(size, (int, np.integer)):
-    return int(size), int(size)
-  return int(size[0]), int(size[1])
+  """(height, width) of an image size, one side or both."""
+  sides = (size, size) if isinstance(size, (int, np.integer)) else size
+  is_side = lambda side: isinstance(side, (int, np.integer)) and side > 0
+  if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(map(is_side, sides)):
+    raise UserError(
+      f"image_size={size!r} is no size in pixels; pass one side, such as 224, or (height, width)."
+    )
+  return int(sides[0]), int(sides[1])
 
 
 def _sizes(
   source: Source,
   model: nn.Module,
   entry: registry.Entry,
-  image_size: int | tuple[int, int] | None,
+  image_size: tuple[int, int] | None,
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
   """The image size to load at, and the grid of the checkpoint where it can be told."""
   known = None
@@ -318,7 +327,7 @@ def _sizes(
     known = _grid(model, _pair(stored))
   known, _ = adapt.grid_of(source.flat, known)
   if image_size is not None:
-    return _pair(image_size), known
+    return image_size, known
   if known is None:
     return _pair(entry.input.image_size), None
   height, width = model.pixels_per_token()
