@@ -36,9 +36,11 @@ def cache(tmp_path, monkeypatch):
   return tmp_path / "cache" / "127.0.0.1"
 
 
-def child(remote):
-  code = "import sys; from vit_jax.checkpoints import download; print(download.fetch(sys.argv[1]))"
-  command = [sys.executable, "-c", code, f"{remote.address}/x.npz"]
+def child(remote, *checksum):
+  code = (
+    "import sys; from vit_jax.checkpoints import download; print(download.fetch(*sys.argv[1:]))"
+  )
+  command = [sys.executable, "-c", code, f"{remote.address}/x.npz", *checksum]
   return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -205,17 +207,20 @@ def test_what_a_power_cut_leaves_is_not_trusted(remote, cache):
   assert files(cache) == ["x.npz"]
 
 
-def test_two_processes_fetch_a_file_once(remote, cache):
+def test_processes_fetch_a_file_once(remote, cache):
   remote.cuts, remote.held = [600_000], threading.Event()
   first = child(remote)
   wait_for(lambda: remote.log)
-  second = child(remote)
-  told = second.stderr.readline()
-  assert told == "Another process is downloading x.npz; waiting for it.\n"
-  assert second.poll() is None and not (cache / "x.npz").exists()
+  second, third = child(remote), child(remote, "md5:00000000")
+  for process in (second, third):
+    told = process.stderr.readline()
+    assert told == "Another process is downloading x.npz; waiting for it.\n"
+    assert process.poll() is None and not (cache / "x.npz").exists()
   remote.held.set()
   for process in (first, second):
     assert process.communicate(timeout=20) == (f"{cache / 'x.npz'}\n", "")
+  # The one that wants another file does not take it.
+  assert f"UserError: {cache / 'x.npz'} is another file than" in third.communicate(timeout=20)[1]
   assert len(remote.log) == 1 and (cache / "x.npz").read_bytes() == BODY
   assert files(cache) == ["x.npz"]
 
