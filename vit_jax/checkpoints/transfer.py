@@ -117,7 +117,7 @@ class _Partial:
         if not (state and partial.validator and partial.size):
           path.unlink(missing_ok=True)
           if state:  # Removed while held, so that whoever waits for it sees that it is gone.
-            lock.unlink()
+            lock.unlink(missing_ok=True)
 
   @property
   def size(self) -> int:
