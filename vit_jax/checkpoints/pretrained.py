@@ -16,7 +16,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, download, npz, torch, tree
+from vit_jax.checkpoints import adapt, download, huggingface, npz, torch, torch_files, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -46,8 +46,9 @@ def from_pretrained(
 
   Args:
     name: a model of the registry, or AugReg's short name or full file name.
-    checkpoint: an .npz in any official layout, a .safetensors or PyTorch file with timm's names, a
-      work directory of ours, or an https:// or gs:// address; None fetches the registry's weights.
+    checkpoint: an .npz in any official layout; a .safetensors or PyTorch file with the names of
+      timm (DeiT's and MAE's too), Hugging Face or torchvision; a Hugging Face folder; a work
+      directory of ours; or an https:// or gs:// address. None fetches the registry's weights.
     num_classes: None or the checkpoint's own number keeps its head; another number gives a fresh
       zero head; 0 leaves the head out.
     image_size: pixels, one side or (height, width); None keeps the checkpoint's resolution.
@@ -131,58 +132,111 @@ def from_pretrained(
   return model, {"params": tree.to_tree(flat, scanned=tree.is_scanned(model))}
 
 
+FORMATS = ("npz", "timm", "hf")
+
+
 def save_checkpoint(
   path: str | os.PathLike,
   model: nn.Module,
   variables: Mapping[str, Any],
   *,
+  format: str | None = None,
   metadata: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes a model's parameters with what is needed to read them back with the same numbers.
 
-  `.npz` is the official flat format in the numbering of the released files, which timm's own
-  loader reads; `.safetensors` has timm's names. Layers are written one by one even if the model
-  scans over them. The file appears only when it is complete.
+  "npz" is the official flat format in the numbering of the released files, which timm's own loader
+  reads; "timm" a .safetensors file with timm's names; "hf" a folder that transformers'
+  `from_pretrained` opens. Layers are written one by one even if the model scans over them. A file
+  appears only when it is complete.
 
   Args:
-    path: ends in .npz or .safetensors.
+    path: ends in .npz or .safetensors, or is the folder for "hf".
     model: the module that the parameters belong to.
     variables: {"params": ...}, as from `init`, `from_pretrained` or training.
+    format: one of FORMATS; None takes it from the suffix of the path, and no suffix means "hf".
     metadata: JSON values to keep beside ours (activation, eps, configuration), such as
       {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
       only be resized later if "image_size" is there.
 
   Raises:
-    UserError: another suffix, a path that cannot be written, or parameters that timm's ViT cannot
-      hold.
+    UserError: a suffix that is not the format's, a path that cannot be written, or something in
+      the model that the format cannot hold; nothing is dropped.
   """
   path = Path(path)
-  if path.suffix not in (".npz", ".safetensors"):
-    raise UserError(f"{path} ends in neither .npz nor .safetensors; use one of them.")
+  format = _format_of(path, format)
   if "params" not in variables:
     raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
   flat = tree.from_tree(variables["params"])
-  described = {**describe(model), **(metadata or {})}
-  if path.suffix == ".npz":
+  described = {**describe(model), **_image_size(model, flat), **(metadata or {})}
+  if format == "npz":
     npz.write_npz(path, npz.to_released(flat), described)
-    return
+  elif format == "timm":
+    _refuse_what_timm_lacks(model)
+    torch_files.write_safetensors(path, torch.to_timm(flat), described)
+  else:
+    if "image_size" not in described:
+      raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
+    size, channels = described["image_size"], adapt.input_channels(flat)
+    config = huggingface.config_of(model, size, channels, described.get("class_names", ()))
+    files = {
+      huggingface.CONFIG: config,
+      huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"], size),
+    }
+    torch_files.write_folder(path, torch.to_hf(flat), files, described)
+
+
+def _format_of(path: Path, format: str | None) -> str:
+  """The format for a path, given or by its suffix."""
+  suffixes = {".npz": "npz", ".safetensors": "timm", "": "hf"}
+  by_suffix = "hf" if path.is_dir() else suffixes.get(path.suffix)
+  if format is not None:
+    choose("format", format, dict.fromkeys(FORMATS))
+    if by_suffix in (None, format) and (format == "hf" or by_suffix):
+      return format
+    ending = {"npz": "a file that ends in .npz", "timm": "a file that ends in .safetensors"}
+    raise UserError(f"{path} is not {ending.get(format, 'a folder')}, as format={format!r} needs.")
+  if by_suffix is None:
+    raise UserError(
+      f"{path} ends in neither .npz nor .safetensors, and is no folder; use one of them."
+    )
+  return by_suffix
+
+
+def _image_size(model: nn.Module, flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """The image size that learned positions on a square grid are for; {} if they don't tell it."""
+  grid, _ = adapt.grid_of(flat)
+  if grid is None:
+    return {}
+  height, width = model.pixels_per_token()
+  return {"image_size": [grid[0] * height, grid[1] * width]}
+
+
+def _refuse_what_timm_lacks(model: nn.Module) -> None:
   embedding = getattr(model, "position_embedding", "learned_1d")
   if embedding not in ("learned_1d", "none"):
     raise UserError(
       f"timm's ViT has no position_embedding={embedding!r}; save an .npz file, which keeps it."
     )
-  torch.write_safetensors(path, torch.to_timm(flat), described)
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-  """JSON metadata of a model: its registry name where one fits, numerics, and all its fields."""
+  """JSON metadata of a model: registry name where one fits, numerics, all fields, input spec."""
   fields = {field: getattr(model, field) for field in registry.model_fields(type(model))}
   config = {key: value for key, value in fields.items() if _is_plain(value)}
   if "dtype" in fields:
     config["dtype"] = np.dtype(fields["dtype"]).name if fields["dtype"] is not None else None
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
   name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
-  return {"format": "vit_jax", "version": 1, "model": name, **numerics, "config": config}
+  spec = registry.MODELS[name].input if name else registry.InputSpec()
+  return {
+    "format": "vit_jax",
+    "version": 1,
+    "model": name,
+    **numerics,
+    "config": config,
+    "input": {k: v for k, v in dataclasses.asdict(spec).items() if k != "image_size"},
+  }
 
 
 def _is_plain(value: Any) -> bool:
@@ -287,7 +341,7 @@ def _numerics(
     if field in overrides:
       value, where = overrides[field], "argument"
     elif field in source.metadata:
-      value, where = source.metadata[field], "metadata of the file"
+      value, where = source.metadata[field], "the file's metadata or config.json"
     elif field in scheme.numerics:
       value, where = scheme.numerics[field], f"names of {scheme.name}"
     else:

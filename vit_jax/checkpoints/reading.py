@@ -7,15 +7,18 @@ must have. A new scheme is a row in SCHEMES, a new family a row in FAMILIES.
 """
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoints import npz, torch, tree
+from vit_jax.checkpoints import huggingface, npz, torch, torch_files, tree
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
 NUMERICS = ("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps")
@@ -27,10 +30,10 @@ class Source:
 
   Attributes:
     origin: the path it was read from.
-    scheme: whose names it used: "official" or "timm".
+    scheme: whose names it used, a key of SCHEMES.
     flat: float32 parameters by our paths, one entry per layer.
     unknown: names that stand for no parameter of ours.
-    metadata: ours, {} in files of others.
+    metadata: ours, or what a Hugging Face `config.json` says; {} in other files.
   """
 
   origin: str
@@ -75,6 +78,18 @@ SCHEMES = {
     lambda state, heads: torch.to_ours(tree.as_float32(state), torch.TIMM, heads),
     torch.TIMM_NUMERICS,
   ),
+  "hf": Scheme(
+    "Hugging Face",
+    re.compile(r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$"),
+    lambda state, heads: torch.from_hf(tree.as_float32(state), heads),
+    torch.HF_NUMERICS,
+  ),
+  "torchvision": Scheme(
+    "torchvision",
+    re.compile(r"^conv_proj\.weight$"),
+    lambda state, heads: torch.to_ours(tree.as_float32(state), torch.TORCHVISION_TO_OURS, heads),
+    torch.TORCHVISION_NUMERICS,
+  ),
 }
 
 # Family, pattern of a name that only this family has (ours or timm's); the first that is found.
@@ -98,9 +113,9 @@ def family_of(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _container(path: Path) -> str:
-  """Which kind of checkpoint a path is: "run" (a directory), "npz", "safetensors" or "pickled"."""
+  """Which kind a path is: "run" or "folder" (directories), "npz", "safetensors" or "pickled"."""
   if path.is_dir():
-    return "run"
+    return "folder" if torch_files.folder_weights(path) else "run"
   try:
     with open(path, "rb") as file:
       head = file.read(4096)
@@ -119,7 +134,7 @@ def _container(path: Path) -> str:
 
 
 def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
-  """Reads the arrays of a file or work directory as they are, and our metadata.
+  """Reads the arrays of a file, folder or work directory as they are, and our metadata.
 
   Raises:
     UserError: there is no such file, or it is damaged or of another kind.
@@ -127,10 +142,21 @@ def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
   readers = {
     "run": _read_run,
     "npz": npz.read_npz,
-    "safetensors": torch.read_safetensors,
-    "pickled": lambda path: (torch.read_pickled(path), {}),
+    "folder": torch_files.read_folder,
+    "safetensors": torch_files.read_safetensors,
+    "pickled": lambda path: (torch_files.read_pickled(path), {}),
   }
-  return readers[_container(Path(path))](Path(path))
+  path = Path(path)
+  container = _container(path)
+  arrays, metadata = readers[container](path)
+  return arrays, metadata or _beside(path, container)
+
+
+def _beside(path: Path, container: str) -> dict[str, Any]:
+  """What a Hugging Face `config.json` beside PyTorch's weights says."""
+  if container in ("npz", "run"):
+    return {}
+  return huggingface.read_config(path if container == "folder" else path.parent)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -143,20 +169,19 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   """
   path = Path(path)
   container = _container(path)
+  if container == "run":
+    return _read_run(path)[1]
   if container == "npz":
     return npz.read_npz(path, only=npz.METADATA)[1]
-  if container == "safetensors":
-    return torch.read_safetensors(path, tensors=False)[1]
-  return _read_run(path)[1] if container == "run" else {}
+  file = torch_files.folder_weights(path)[0] if container == "folder" else path
+  own = (
+    torch_files.read_safetensors(file, tensors=False)[1] if file.suffix == ".safetensors" else {}
+  )
+  return own or _beside(path, container)
 
 
 def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
   """The best checkpoint of a work directory; its model's own fields are under "fields"."""
-  if any(path.glob("*.safetensors")):
-    raise UserError(
-      f"{path} is a folder in Hugging Face's layout, whose names are not read yet; "
-      "pass a file with timm's names or an official .npz."
-    )
   from vit_jax.training import restore  # Late: training builds on this package.
 
   model, variables, run = restore.load_run(path)
@@ -181,6 +206,10 @@ def read_source(path: str | os.PathLike, *, heads: int) -> Source:
     UserError: as `read_arrays`, or the names are of no scheme that is known.
   """
   arrays, metadata = read_arrays(path)
+  beside = [name for name in arrays if torch.BESIDE.search(name)]
+  if beside:
+    logger.info("Left out %d arrays of the pretraining decoder in %s.", len(beside), path)
+    arrays = {name: value for name, value in arrays.items() if name not in {*beside}}
   for key, scheme in SCHEMES.items():
     if any(scheme.sign.search(name) for name in arrays):
       flat, unknown = scheme.convert(arrays, heads)

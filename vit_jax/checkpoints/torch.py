@@ -1,33 +1,17 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch weights in and out: tables of names, and one function a direction that applies any table.
-
-`.safetensors` files are read and written without torch; pickled files (`.pth`, `.pt`, `.bin`) are
-read by torch with `weights_only=True`, so that no code in them runs.
-"""
+"""PyTorch's names: tables of them, and one function a direction that applies any table."""
 
 import dataclasses
 import functools
-import json
-import logging
-import os
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from vit_jax.checkpoints.npz import atomic
+from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-METADATA = "vit_jax"  # Our JSON among a safetensors file's metadata.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +134,69 @@ TIMM_ROOT_TO_OURS: Table = [
 ]
 TIMM = TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS + TIMM_ROOT_TO_OURS
 
+# Hugging Face's ViT, without the "vit." that models with a head put before it. Its pooler is a
+# dense layer with tanh on the class token: our `pre_logits`.
+HF_TO_OURS: Table = [
+  ("embeddings.cls_token", "cls", COPY),
+  ("embeddings.position_embeddings", "Transformer/posembed_input/pos_embedding", COPY),
+  *_dense("embeddings.patch_embeddings.projection", "embedding", CONV),
+  *_norm("encoder.layer.{i}.layernorm_before", _BLOCK + "LayerNorm_0"),
+  *(
+    (f"encoder.layer.{{i}}.attention.attention.{part}.{theirs}", f"{_ATTENTION}{part}/{ours}", how)
+    for part in ("query", "key", "value")
+    for theirs, ours, how in (("weight", "kernel", HEADS_OUT), ("bias", "bias", HEADS_OUT))
+  ),
+  *_dense("encoder.layer.{i}.attention.output.dense", _ATTENTION + "out", HEADS_IN),
+  *_norm("encoder.layer.{i}.layernorm_after", _BLOCK + "LayerNorm_1"),
+  *_dense("encoder.layer.{i}.intermediate.dense", _BLOCK + "MlpBlock_0/Dense_0"),
+  *_dense("encoder.layer.{i}.output.dense", _BLOCK + "MlpBlock_0/Dense_1"),
+  *_norm("layernorm", "Transformer/encoder_norm"),
+  *_dense("pooler.dense", "pre_logits"),
+  *_dense("classifier", "head"),
+]
+# The modules of transformers 5 are named anew; its files keep the old names, state dicts do not.
+HF_NEW_NAMES = [
+  (r"^layers\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
+  (r"^layers\.(\d+)\.attention\.q_proj\.", r"encoder.layer.\1.attention.attention.query."),
+  (r"^layers\.(\d+)\.attention\.k_proj\.", r"encoder.layer.\1.attention.attention.key."),
+  (r"^layers\.(\d+)\.attention\.v_proj\.", r"encoder.layer.\1.attention.attention.value."),
+  (r"^layers\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
+  (r"^layers\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
+  (r"^layers\.(\d+)\.layernorm_", r"encoder.layer.\1.layernorm_"),
+]
+
+_TV_BLOCK = "encoder.layers.encoder_layer_{i}."
+TORCHVISION_TO_OURS: Table = [
+  ("class_token", "cls", COPY),
+  ("encoder.pos_embedding", "Transformer/posembed_input/pos_embedding", COPY),
+  *_dense("conv_proj", "embedding", CONV),
+  *_norm(_TV_BLOCK + "ln_1", _BLOCK + "LayerNorm_0"),
+  *(
+    (
+      f"{_TV_BLOCK}self_attention.in_proj_{leaf[0]}",
+      tuple(f"{_ATTENTION}{part}/{leaf[1]}" for part in ("query", "key", "value")),
+      HEADS_OUT,
+    )
+    for leaf in (("weight", "kernel"), ("bias", "bias"))
+  ),
+  *_dense(_TV_BLOCK + "self_attention.out_proj", _ATTENTION + "out", HEADS_IN),
+  *_norm(_TV_BLOCK + "ln_2", _BLOCK + "LayerNorm_1"),
+  *(
+    row
+    for first, second in (("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2"))  # new, before 0.12
+    for row in (
+      *_dense(_TV_BLOCK + first, _BLOCK + "MlpBlock_0/Dense_0"),
+      *_dense(_TV_BLOCK + second, _BLOCK + "MlpBlock_0/Dense_1"),
+    )
+  ),
+  *_norm("encoder.ln", "Transformer/encoder_norm"),
+  *_dense("heads.pre_logits", "pre_logits"),
+  *_dense("heads.head", "head"),
+]
+
+# Parts of a pretraining model that are not the image model: the decoder of masked images (MAE).
+BESIDE = re.compile(r"^(decoder\.|decoder_|(\w+\.)?(embeddings\.)?mask_token$)")
+
 # Names of timm's that have no counterpart, and why: a file with them is refused, never cut down.
 NOT_OURS = [
   (re.compile(r"fc_norm\."), "timm's norm after pooling (fc_norm=True) has no counterpart here"),
@@ -165,6 +212,8 @@ TIMM_NUMERICS = {
   "weight_standardization": "timm",
   "group_norm_eps": 1e-5,
 }
+HF_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-12}
+TORCHVISION_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-6}
 
 
 @functools.cache
@@ -239,100 +288,35 @@ def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
   has_stages = any(path.startswith("block1/") for path in flat)
   stem = TIMM_RESNET_TO_OURS if has_stages else TIMM_ROOT_TO_OURS
   state, left = to_theirs(flat, TIMM_TO_OURS + TIMM_MAP_TO_OURS + stem)
-  if left:
-    raise UserError(
-      f"timm's ViT has no place for {', '.join(left)}; save an .npz file, which keeps everything."
-    )
+  _refuse_left("timm's ViT", left)
   return state
 
 
-def read_safetensors(
-  path: str | os.PathLike, *, tensors: bool = True
-) -> tuple[Flat, dict[str, Any]]:
-  """Reads a `.safetensors` file: tensors by name, and our metadata ({} in files of others).
-
-  Args:
-    path: the file.
-    tensors: whether to read the tensors at all.
-
-  Raises:
-    UserError: the file is missing, truncated or not a safetensors file.
-  """
-  try:
-    with safetensors.safe_open(path, framework="numpy") as file:
-      state = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
-      metadata = file.metadata() or {}
-  except OSError as error:
-    raise UserError(f"{path} cannot be read ({error}); pass a .safetensors file.") from error
-  except safetensors.SafetensorError as error:
-    raise UserError(
-      f"{path} is truncated or not a safetensors file ({error}); fetch or copy it again."
-    ) from error
-  try:
-    ours = json.loads(metadata.get(METADATA, "{}"))
-  except ValueError:
-    ours = {}
-  return state, ours if isinstance(ours, dict) else {}
+def from_hf(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:
+  """Hugging Face's names, old and new, with and without their prefix, as `to_ours`."""
+  bare = {re.sub(r"^(vit|deit)\.", "", name): tensor for name, tensor in state.items()}
+  return to_ours(renamed(bare, HF_NEW_NAMES), HF_TO_OURS, heads)
 
 
-def read_pickled(path: str | os.PathLike) -> Flat:
-  """Reads a `.pth`, `.pt` or `.bin` file with torch, tensors only: code in the file never runs.
+def to_hf(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Our flat parameters under the names that transformers writes into files.
 
-  A training state is accepted; its model part is found.
+  With a head they are ViTForImageClassification's, else ViTModel's.
 
   Raises:
-    UserError: torch is not installed, or the file is missing, damaged or holds other objects.
+    UserError: the model has parameters that these have no place for; nothing is dropped.
   """
-  try:
-    import torch
-  except ImportError as error:
-    raise UserError(
-      f"{path} is a PyTorch file, and reading it needs torch; "
-      "install it with `pip install 'vit_jax[torch]'`, or save the weights as .safetensors."
-    ) from error
-  try:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-  except FileNotFoundError as error:
-    raise UserError(f"{path} does not exist; pass a PyTorch file.") from error
-  except pickle.UnpicklingError as error:
-    raise UserError(
-      f"{path} holds other objects than tensors, or is damaged, and code in it is never run; "
-      "save the model's state_dict() and pass that."
-    ) from error
-  except Exception as error:  # torch raises many types for a damaged file.
-    raise UserError(
-      f"{path} is truncated or not a PyTorch file ({type(error).__name__}); fetch or copy it again."
-    ) from error
-  tensors = {n.removeprefix("module."): t.detach() for n, t in _model_part(path, state).items()}
-  # NumPy has no bfloat16.
-  return {n: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for n, t in tensors.items()}
+  state, left = to_theirs(flat, HF_TO_OURS)
+  if "head/kernel" not in flat:
+    _refuse_left("transformers' ViTModel", left)
+    return state
+  left += [path for path in flat if path.startswith("pre_logits/")]
+  _refuse_left("transformers' ViTForImageClassification", left)
+  return {n if n.startswith("classifier.") else f"vit.{n}": x for n, x in state.items()}
 
 
-def _model_part(path: str | os.PathLike, state: Any) -> dict[str, Any]:
-  """The state dict within a training state."""
-  is_tensor = lambda x: hasattr(x, "numpy") and hasattr(x, "shape")
-  for _ in range(3):
-    if not isinstance(state, dict):
-      break
-    if state and all(is_tensor(v) for v in state.values()):
-      return state
-    inner = next(
-      (k for k in ("state_dict", "model", "module") if isinstance(state.get(k), dict)), None
+def _refuse_left(where: str, left: Sequence[str]) -> None:
+  if left:
+    raise UserError(
+      f"{where} has no place for {', '.join(left)}; save an .npz file, which keeps everything."
     )
-    if inner is None:
-      break
-    logger.info("Read %r of the training state in %s.", inner, path)
-    state = state[inner]
-  raise UserError(f"{path} holds no state dict of tensors; save the model's state_dict().")
-
-
-def write_safetensors(
-  path: str | os.PathLike,
-  state: Mapping[str, np.ndarray],
-  metadata: Mapping[str, Any] | None = None,
-) -> None:
-  """Writes tensors by name and our metadata as JSON; the file appears only when complete."""
-  # "format" is what PyTorch's loaders ask for.
-  texts = {"format": "pt", **({METADATA: json.dumps(metadata)} if metadata else {})}
-  with atomic(Path(path)) as temporary:
-    safetensors.numpy.save_file(dict(state), temporary, metadata=texts)

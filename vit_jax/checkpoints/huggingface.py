@@ -1,0 +1,139 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a Hugging Face folder says beside its weights: `config.json`, `preprocessor_config.json`."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+
+# `hidden_act` of a config, and our name for it.
+ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_python": "gelu",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "gelu_new": "gelu_tanh",
+}
+_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+_KINDS = ("vit", "deit", "vit_mae")
+_BILINEAR = 2  # Pillow's number.
+
+
+def read_json(path: Path) -> dict[str, Any]:
+  """A JSON object; {} if there is no such file. Raises UserError if it is damaged."""
+  if not path.is_file():
+    return {}
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path} cannot be read ({error}); fetch or copy it again.") from error
+  return content if isinstance(content, dict) else {}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+  """`config.json` of a transformers ViT as our metadata; {} if there is none, or another kind's.
+
+  Raises:
+    UserError: the file is damaged, or names an activation that we don't have.
+  """
+  config = read_json(folder / CONFIG)
+  if config.get("model_type") not in _KINDS:
+    return {}
+  activation = config.get("hidden_act", "gelu")
+  if activation not in ACTIVATIONS:
+    raise UserError(
+      f"{folder / CONFIG} has hidden_act={activation!r}; only {', '.join(ACTIVATIONS)} are known."
+    )
+  size = config.get("image_size", 224)
+  metadata = {
+    "activation": ACTIVATIONS[activation],
+    "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+    "image_size": [size, size] if isinstance(size, int) else list(size),
+  }
+  names = config.get("id2label") or {}
+  labels = [names[key] for key in sorted(names, key=int)]
+  # "LABEL_0", "LABEL_1", ... is what transformers writes where there are no names.
+  if labels and labels != [f"LABEL_{index}" for index in range(len(labels))]:
+    metadata["class_names"] = labels
+  return metadata
+
+
+def config_of(
+  model: Any, image_size: Sequence[int], channels: int, class_names: Sequence[str] = ()
+) -> dict[str, Any]:
+  """`config.json` with which transformers builds `model`, a `models.vit.VisionTransformer`.
+
+  Args:
+    model: the module.
+    image_size: (height, width) that the position embedding is for.
+    channels: of the images.
+    class_names: by logit; empty where they are not known.
+
+  Raises:
+    UserError: the model does something that transformers' ViT does not; says what.
+  """
+  _refuse_inexpressible(model)
+  side = lambda pair: pair[0] if pair[0] == pair[1] else list(pair)
+  patch = model.patch_size if isinstance(model.patch_size, int) else side(tuple(model.patch_size))
+  config = {
+    "architectures": ["ViTForImageClassification" if model.num_classes else "ViTModel"],
+    "model_type": "vit",
+    "hidden_size": model.hidden_size,
+    "num_hidden_layers": model.num_layers,
+    "num_attention_heads": model.num_heads,
+    "intermediate_size": model.mlp_dim,
+    "hidden_act": _TO_HF[model.activation],
+    "layer_norm_eps": model.layer_norm_eps,
+    "hidden_dropout_prob": model.dropout_rate,
+    "attention_probs_dropout_prob": model.attention_dropout_rate,
+    "image_size": side(tuple(image_size)),
+    "patch_size": patch,
+    "num_channels": channels,
+    "qkv_bias": True,
+    "dtype": "float32",
+  }
+  if model.representation_size:
+    config |= {"pooler_output_size": model.representation_size, "pooler_act": "tanh"}
+  if model.num_classes:
+    names = list(class_names) or [f"LABEL_{index}" for index in range(model.num_classes)]
+    config["id2label"] = {str(index): name for index, name in enumerate(names)}
+    config["label2id"] = {name: index for index, name in enumerate(names)}
+  return config
+
+
+def _refuse_inexpressible(model: Any) -> None:
+  name = type(model).__name__
+  if name != "VisionTransformer":
+    raise UserError(
+      f"transformers has no {name} (its ViT hybrid was removed in version 5); "
+      "save an .npz or .safetensors file."
+    )
+  for field, only in (("classifier", "token"), ("position_embedding", "learned_1d")):
+    if getattr(model, field) != only:
+      raise UserError(
+        f"transformers' ViT has no {field}={getattr(model, field)!r}, only {only!r}; "
+        "save an .npz file, which keeps it."
+      )
+
+
+def preprocessor_of(spec: Mapping[str, Any], image_size: Sequence[int]) -> dict[str, Any]:
+  """`preprocessor_config.json` for an input spec (fields of `models.registry.InputSpec`)."""
+  return {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": image_size[0], "width": image_size[1]},
+    "resample": {"bilinear": _BILINEAR, "bicubic": 3}[spec["interpolation"]],
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": list(spec["mean"]),
+    "image_std": list(spec["std"]),
+  }
