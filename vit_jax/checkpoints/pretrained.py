@@ -31,7 +31,7 @@ HEADS = (None, "keep", "fresh")
 
 def from_pretrained(
   name: str,
-  checkpoint: str | os.PathLike | None = None,
+  checkpoint: str | os.PathLike | Source | None = None,
   num_classes: int | None = None,
   image_size: int | tuple[int, int] | None = None,
   *,
@@ -48,7 +48,8 @@ def from_pretrained(
     name: a model of the registry, or AugReg's short name or full file name.
     checkpoint: an .npz in any official layout; a .safetensors or PyTorch file with the names of
       timm (DeiT's and MAE's too), Hugging Face or torchvision; a Hugging Face folder; a work
-      directory of ours; or an https:// or gs:// address. None fetches the registry's weights.
+      directory of ours; an https:// or gs:// address; or what `reading.read_source` returned. None
+      fetches the registry's weights.
     num_classes: None or the checkpoint's own number keeps its head; another number gives a fresh
       zero head; 0 leaves the head out.
     image_size: pixels, one side or (height, width); None keeps the checkpoint's resolution.
@@ -92,8 +93,10 @@ def from_pretrained(
     image_size = _pair(image_size)
   entry = registry.get_entry(name)
   bare = registry.create_model(name, **overrides)
-  path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
-  source = read_source(path, heads=getattr(bare, "num_heads", 1))
+  source = checkpoint
+  if not isinstance(checkpoint, Source):
+    path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
+    source = read_source(path, heads=getattr(bare, "num_heads", 1))
   _check_family(source, entry)
   overrides = {**_run_fields(source, entry), **overrides}
   chosen = adapt.adapt_classes(source.flat, classes, source.metadata.get("class_names", ()))
@@ -164,7 +167,7 @@ def save_checkpoint(
       the model that the format cannot hold; nothing is dropped.
   """
   path = Path(path)
-  format = _format_of(path, format)
+  format = format_of(path, format)
   if "params" not in variables:
     raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
   flat = tree.from_tree(variables["params"])
@@ -186,7 +189,7 @@ def save_checkpoint(
     torch_files.write_folder(path, torch.to_hf(flat), files, described)
 
 
-def _format_of(path: Path, format: str | None) -> str:
+def format_of(path: Path, format: str | None) -> str:
   """The format for a path, given or by its suffix."""
   suffixes = {".npz": "npz", ".safetensors": "timm", "": "hf"}
   by_suffix = "hf" if path.is_dir() else suffixes.get(path.suffix)

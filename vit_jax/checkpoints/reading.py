@@ -112,6 +112,12 @@ def family_of(names: Iterable[str]) -> tuple[str, str] | None:
   return None
 
 
+def scheme_of(names: Iterable[str]) -> str | None:
+  """The key in SCHEMES of the scheme that names are of; None if none knows them."""
+  names = list(names)
+  return next((k for k, s in SCHEMES.items() if any(map(s.sign.search, names))), None)
+
+
 def _container(path: Path) -> str:
   """Which kind a path is: "run" or "folder" (directories), "npz", "safetensors" or "pickled"."""
   if path.is_dir():
@@ -206,13 +212,12 @@ def read_source(path: str | os.PathLike, *, heads: int) -> Source:
     UserError: as `read_arrays`, or the names are of no scheme that is known.
   """
   arrays, metadata = read_arrays(path)
+  scheme = scheme_of(arrays)
   beside = [name for name in arrays if torch.BESIDE.search(name)]
   if beside:
     logger.info("Left out %d arrays of the pretraining decoder in %s.", len(beside), path)
     arrays = {name: value for name, value in arrays.items() if name not in {*beside}}
-  for key, scheme in SCHEMES.items():
-    if any(scheme.sign.search(name) for name in arrays):
-      flat, unknown = scheme.convert(arrays, heads)
-      return Source(str(path), key, flat, tuple(unknown), metadata)
-  # No scheme, but perhaps a family that the caller can name in its error.
-  return Source(str(path), "unknown", arrays, (), metadata)
+  if scheme is None:  # But perhaps a family that the caller can name in its error.
+    return Source(str(path), "unknown", arrays, (), metadata)
+  flat, unknown = SCHEMES[scheme].convert(arrays, heads)
+  return Source(str(path), scheme, flat, tuple(unknown), metadata)

@@ -1,0 +1,94 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From one framework's file to another's, everything kept, and the proof that it is the same."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax.checkpoints import adapt, counterpart, download, pretrained, reading, tree
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+
+TOLERANCE = 1e-5
+
+
+def convert(
+  source: str | os.PathLike,
+  destination: str | os.PathLike,
+  name: str,
+  *,
+  scheme: str | None = None,
+  format: str | None = None,
+  **overrides: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+  """Writes the weights of `source` to `destination`; head, pre_logits and class names included.
+
+  Args:
+    source: anything that `from_pretrained` takes as its checkpoint.
+    destination: a path that `save_checkpoint` takes.
+    name: of the model in the registry.
+    scheme: whose names the source must have, a key of reading.SCHEMES; None accepts any.
+    format: "npz", "timm" or "hf"; None takes it from the destination.
+    **overrides: fields of the model, such as activation="gelu".
+
+  Returns:
+    The model and its variables, as they were written.
+
+  Raises:
+    UserError: as `from_pretrained` and `save_checkpoint`, or the names are of another scheme.
+  """
+  pretrained.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
+  heads = getattr(registry.create_model(name, **overrides), "num_heads", 1)
+  read = reading.read_source(download.fetch(source), heads=heads)
+  if scheme not in (None, read.scheme):
+    has = reading.SCHEMES[read.scheme].name if read.scheme in reading.SCHEMES else "none known here"
+    raise UserError(
+      f"{source} does not have the names of {reading.SCHEMES[scheme].name}, but of {has}; "
+      "leave --from out to let the names tell."
+    )
+  if "pre_logits/kernel" in read.flat:
+    overrides = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **overrides}
+  model, variables = pretrained.from_pretrained(name, read, **overrides)
+  about = ("class_names", "image_size", "input")
+  kept = {key: read.metadata[key] for key in about if key in read.metadata}
+  pretrained.save_checkpoint(destination, model, variables, format=format, metadata=kept)
+  return model, variables
+
+
+def verify(
+  destination: str | os.PathLike,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  batch: int = 2,
+  seed: int = 0,
+) -> float:
+  """Runs the written file in PyTorch, beside the model here, on the same random images.
+
+  Args:
+    destination: what `convert` wrote.
+    model, variables: what it returned.
+    batch: how many images, of the size that the file says it is for.
+    seed: of the images, uniform in [-1, 1].
+
+  Returns:
+    ||ours - theirs|| / ||theirs|| of the logits, or of the representation without a head.
+
+  Raises:
+    UserError: torch, and timm or transformers, are not installed, or have no such model.
+  """
+  channels = adapt.input_channels(tree.from_tree(variables["params"]))
+  default = registry.InputSpec().image_size
+  size = reading.read_metadata(destination).get("image_size", [default, default])
+  shape = (batch, *size, channels)
+  images = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+  forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+  ours = np.asarray(forward(variables, images), np.float64)
+  theirs = counterpart.run(destination, model, images).astype(np.float64)
+  return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))

@@ -1,0 +1,142 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The PyTorch model that a file of ours is for: timm's or transformers', with the same numerics.
+
+For proofs (`vit-jax convert --verify`); needs torch, and timm or transformers.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError
+
+# Stem units per stage (None: no stem), and a model of timm's that is built from them.
+TIMM_STEMS = {
+  None: "vit_base_patch16_224",
+  (): "vit_tiny_r_s16_p8_224",
+  (2, 2, 2, 2): "vit_small_r26_s32_224",
+  (3, 4, 9): "vit_base_r50_s16_224",
+  (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+# Our classifier: timm's pooling, and whether it has a class token.
+TIMM_POOLING = {
+  "token": ("token", True),
+  "gap": ("avg", False),
+  "map": ("map", False),
+  "unpooled": ("", False),
+  "token_unpooled": ("", True),
+}
+
+
+def run(path: str | os.PathLike, model: Any, images: np.ndarray) -> np.ndarray:
+  """The answer of PyTorch to images, with the weights of a file and the numerics of `model`.
+
+  Args:
+    path: an .npz, timm's .safetensors or a transformers folder, opened by their own loaders.
+    model: the flax module that the file was written for.
+    images: float32 [batch, height, width, channels].
+
+  Returns:
+    Logits [batch, classes]; without a head the representation [batch, dim].
+
+  Raises:
+    UserError: a library is not installed, or has no such model.
+  """
+  try:
+    import torch
+  except ImportError as error:
+    raise UserError(_missing("torch")) from error
+  path = Path(path)
+  pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+  with torch.inference_mode():
+    if path.is_dir():
+      return _run_transformers(path, model, pixels)
+    theirs = timm_model(model, images.shape[1:3], images.shape[3])
+    if path.suffix == ".npz":
+      theirs.load_pretrained(os.fspath(path))
+    else:
+      import safetensors.torch
+
+      theirs.load_state_dict(safetensors.torch.load_file(path), strict=True)
+    return theirs.eval()(pixels).numpy()
+
+
+def _missing(package: str) -> str:
+  return f"this needs {package}; install it with `pip install 'vit_jax[torch]'`."
+
+
+def _run_transformers(folder: Path, model: Any, pixels: Any) -> np.ndarray:
+  try:
+    from transformers import ViTForImageClassification, ViTModel
+  except ImportError as error:
+    raise UserError(_missing("transformers")) from error
+  if model.num_classes:
+    theirs = ViTForImageClassification.from_pretrained(folder).eval()
+    return theirs(pixels).logits.numpy()
+  pooled = bool(model.representation_size)
+  theirs = ViTModel.from_pretrained(folder, add_pooling_layer=pooled).eval()
+  answer = theirs(pixels)
+  return (answer.pooler_output if pooled else answer.last_hidden_state[:, 0]).numpy()
+
+
+def timm_model(model: Any, image_size: tuple[int, int], channels: int = 3) -> Any:
+  """timm's model of the same architecture and numerics, with random weights.
+
+  Raises:
+    UserError: timm is not installed or cannot build the model.
+  """
+  try:
+    import timm
+    import torch
+  except (ImportError, RuntimeError) as error:
+    raise UserError(_missing("timm")) from error
+  blocks = getattr(model, "stem_blocks", None)
+  blocks = None if blocks is None else tuple(blocks)
+  if blocks not in TIMM_STEMS or getattr(model, "stem_width", 64) != 64:
+    raise UserError(f"timm has no hybrid with stem_blocks={blocks} and this stem_width.")
+  pooling, class_token = TIMM_POOLING[model.classifier]
+  theirs = timm.create_model(
+    TIMM_STEMS[blocks],
+    img_size=tuple(image_size),
+    in_chans=channels,
+    patch_size=model.patch_size,
+    num_classes=model.num_classes,
+    embed_dim=model.hidden_size,
+    depth=model.num_layers,
+    num_heads=model.num_heads,
+    mlp_ratio=model.mlp_dim / model.hidden_size,
+    class_token=class_token,
+    global_pool=pooling,
+    fc_norm=False,
+    act_layer=functools.partial(
+      torch.nn.GELU, approximate="tanh" if model.activation == "gelu_tanh" else "none"
+    ),
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=model.layer_norm_eps),
+  )
+  if blocks is not None:
+    _set_stem_numerics(theirs, model)
+  return theirs
+
+
+def _set_stem_numerics(theirs: Any, model: Any) -> None:
+  """Weight standardisation and GroupNorm of the stem as the weights have them."""
+  import timm
+  import torch
+
+  def google(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """(w - mean) / (std + 1e-5); timm's own is (w - mean) / sqrt(var + 1e-8)."""
+    mean = self.weight.mean(dim=(1, 2, 3), keepdim=True)
+    std = self.weight.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    weight = (self.weight - mean) / (std + 1e-5)
+    x = timm.layers.pad_same(x, self.kernel_size, self.stride, self.dilation)
+    return torch.nn.functional.conv2d(x, weight, self.bias, self.stride)
+
+  for module in theirs.modules():
+    if isinstance(module, torch.nn.GroupNorm):
+      module.eps = model.group_norm_eps
+    if isinstance(module, timm.layers.StdConv2dSame) and model.weight_standardization == "google":
+      module.forward = google.__get__(module)
