@@ -7,8 +7,9 @@ r"""Fine-tunes a ViT or hybrid from an AugReg checkpoint (arXiv:2106.10270).
         --config.pp.val='train[90%:]' --config.base_lr=0.01
 
 The argument is a short name (Ti_16, S_32, S_16, B_32, B_16, B_8, L_16, R_Ti_16, R26_S_32,
-R50_L_32), which stands for the ImageNet-21k checkpoint of that model in the registry, or any full
-file name of gs://vit_models/augreg without ".npz". `config.dataset` must be given.
+R50_L_32), which stands for the ImageNet-21k checkpoint of that model with the best upstream
+validation accuracy in AugReg's index, or any full file name of gs://vit_models/augreg without
+".npz". `config.dataset` must be given.
 
 Accuracy and time are not yet measured here.
 """
@@ -24,7 +25,8 @@ def get_config(model_or_filename: str = "R_Ti_16") -> ml_collections.ConfigDict:
   config = common.get_config()
   name = registry.resolve_name(model_or_filename)
   config.model = common.model_config(name, dropout_rate=0.0)  # As the ancestor fine-tunes.
-  config.model_or_filename = registry.augreg_filename(model_or_filename)
+  registry.augreg_filename(model_or_filename)  # Refuses a model that AugReg does not have.
+  config.model_or_filename = registry.augreg_name(model_or_filename.removesuffix(".npz"))
   config.pretrained_dir = "gs://vit_models/augreg"
   config.base_lr = 0.03
   config.total_steps = 500

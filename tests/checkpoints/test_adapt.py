@@ -9,7 +9,7 @@ import scipy.ndimage
 import torch
 from timm.layers.patch_embed import resample_patch_embed
 from timm.models._manipulate import adapt_input_conv
-from tiny import CLASSES, FIELDS, NAME, flatten, images, tiny
+from tiny_model import CLASSES, FIELDS, NAME, flatten, images, tiny
 
 from vit_jax.checkpoints import adapt, download
 from vit_jax.checkpoints.adapt import POSITIONS

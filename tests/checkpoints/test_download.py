@@ -7,7 +7,7 @@ import re
 
 import pytest
 from remote import BODY, OTHER, fails, files, serve, statuses
-from tiny import FIELDS, NAME, assert_equal, tiny
+from tiny_model import FIELDS, NAME, assert_equal, tiny
 
 from vit_jax.checkpoints import download, transfer
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint

@@ -7,7 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from tiny import FIELDS, NAME, assert_equal, flatten, images, tiny
+from tiny_model import FIELDS, NAME, assert_equal, flatten, images, tiny
 
 from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint

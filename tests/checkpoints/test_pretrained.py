@@ -5,7 +5,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny import FIELDS, NAME, assert_equal, flatten, tiny
+from tiny_model import FIELDS, NAME, assert_equal, flatten, tiny
 
 from vit_jax.checkpoints import download
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from tiny import FIELDS, NAME, flatten, tiny
+from tiny_model import FIELDS, NAME, flatten, tiny
 
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
 from vit_jax.checkpoints.reading import read_arrays, read_metadata

@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from tiny import assert_equal, flatten
+from tiny_model import assert_equal, flatten
 
 from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
 from vit_jax.checkpoints.reading import read_metadata

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
+import tiny_run as tiny
 
 from vit_jax.errors import UserError
 from vit_jax.training import checkpointing

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_run as tiny
 from PIL import Image
 
 from vit_jax.checkpoints.pretrained import save_checkpoint
@@ -113,7 +113,7 @@ def test_a_finished_run_is_left_alone(finished):
 
 KILLED = """
 import os, signal, sys
-import tiny
+import tiny_run as tiny
 from vit_jax.training import checkpointing, progress
 from vit_jax.training.loop import train_and_evaluate
 

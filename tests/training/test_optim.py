@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_run as tiny
 import torch
 
 from vit_jax.models import registry

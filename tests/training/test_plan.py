@@ -4,7 +4,7 @@ import json
 
 import ml_collections
 import pytest
-import tiny
+import tiny_run as tiny
 
 from vit_jax.errors import UserError
 from vit_jax.training.plan import Plan, differences, make_plan

@@ -7,14 +7,14 @@ import socket
 from concurrent import futures
 
 import pytest
-import tiny
+import tiny_run as tiny
 
 PROGRAM = """
 import json, os, signal, sys, time
 import jax
 address, rank, workdir, stops = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "stops"
 jax.distributed.initialize(address, 2, rank)
-import tiny
+import tiny_run as tiny
 from vit_jax.errors import Stopped
 from vit_jax.training import progress
 from vit_jax.training.loop import train_and_evaluate

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
+import tiny_run as tiny
 
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.state import create_state

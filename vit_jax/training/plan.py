@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from vit_jax.checkpoints import augreg
 from vit_jax.data import transforms
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -98,6 +99,8 @@ class Plan:
     """Path or URL of the weights to start from; None where there is none to name."""
     name = (self.model_or_filename or self.model.name).removesuffix(".npz")
     if self.pretrained_dir:
+      if self.model_or_filename and "-" not in name:  # AugReg's short name, as in the ancestor.
+        name = augreg.resolve(name, self.pretrained_dir)
       return f"{self.pretrained_dir.rstrip('/')}/{name}.npz"
     if self.model_or_filename and "-lr_" in name:  # A file name of AugReg, not a model's.
       return f"gs://vit_models/augreg/{name}.npz"
