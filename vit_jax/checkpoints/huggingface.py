@@ -54,6 +54,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     )
   size = config.get("image_size", 224)
   metadata = {
+    "written_in": CONFIG,
     "activation": ACTIVATIONS[activation],
     "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
     "image_size": [size, size] if isinstance(size, int) else list(size),

@@ -147,7 +147,8 @@ def write_npz(
   Raises:
     UserError: the path cannot be written.
   """
-  arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
+  # In one order, so that the same parameters give the same file.
+  arrays = {name: np.asarray(flat[name], order="C") for name in sorted(flat)}
   if metadata:
     arrays[METADATA] = np.frombuffer(json.dumps(metadata).encode(), dtype=np.uint8)
   with atomic(path) as temporary, open(temporary, "wb") as file:

@@ -344,7 +344,8 @@ def _numerics(
     if field in overrides:
       value, where = overrides[field], "argument"
     elif field in source.metadata:
-      value, where = source.metadata[field], "the file's metadata or config.json"
+      value = source.metadata[field]
+      where = source.metadata.get("written_in", "metadata of the file")
     elif field in scheme.numerics:
       value, where = scheme.numerics[field], f"names of {scheme.name}"
     else:
