@@ -1,0 +1,67 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what the parity tests measure: `pytest tests/parity --write-parity-table`.
+
+The table is docs/parity.md. Without the option the tests check that it names what they measure.
+"""
+
+import importlib.metadata
+import pathlib
+import platform
+
+import pytest
+from oracle import TOLERANCE
+
+TABLE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "parity.md"
+PACKAGES = ("jax", "flax", "torch", "timm", "transformers", "torchvision")
+INTRODUCTION = """\
+# Parity with PyTorch
+
+The relative error of the logits, `||ours - theirs|| / ||theirs||`, in float32 on CPU: the same
+weights, with noise on every leaf, on the same random images. PyTorch's model has the activation and
+the epsilons that the weights were made for. The last column is the error under the other GELU, or
+the other stem: what the tolerance of 1e-5 would have to miss. Leaves that logits cannot show (key
+biases, which the softmax cancels) are compared by value in the same tests. Widths are the real
+ones; depth is reduced to 1 or 2 blocks.
+
+    pytest tests/parity --write-parity-table
+
+| model | written by | read by | relative error | with the other |
+|---|---|---|---|---|
+"""
+
+
+def pytest_addoption(parser):
+  parser.addoption("--write-parity-table", action="store_true", help=f"write {TABLE.name}")
+
+
+def pytest_configure(config):
+  config.parity_rows = []
+
+
+def pytest_sessionfinish(session):
+  rows = session.config.parity_rows
+  if not (session.config.getoption("--write-parity-table") and rows):
+    return
+  versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)
+  lines = [
+    f"| {model} | {writer} | {reader} | {error:.1e} | {f'{off:.1e}' if off else ''} |"
+    for model, writer, reader, error, off in sorted(rows)
+  ]
+  TABLE.parent.mkdir(exist_ok=True)
+  footer = f"\nMeasured with Python {platform.python_version()}, {versions}.\n"
+  TABLE.write_text(INTRODUCTION + "\n".join(lines) + "\n" + footer)
+
+
+@pytest.fixture
+def parity(request):
+  """check(model, writer, reader, error, off=None): the tolerance, and a row of the table."""
+
+  def check(model, writer, reader, error, off=None):
+    assert error <= TOLERANCE
+    request.config.parity_rows.append((model, writer, reader, float(error), off and float(off)))
+    if not request.config.getoption("--write-parity-table", default=False):
+      row = f"| {model} | {writer} | {reader} |"
+      assert row in TABLE.read_text(), f"{TABLE} has no row for it: see the table's command"
+
+  return check
