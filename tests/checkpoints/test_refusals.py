@@ -93,7 +93,7 @@ def test_other_files_are_told_apart(tmp_path):
   np.savez(tmp_path / "empty.npz")
   assert "holds no parameters" in refused(tmp_path / "empty.npz")
   np.savez(tmp_path / "other.npz", a=np.zeros(3, np.float32))
-  assert "neither names of the official npz nor timm (it has a)" in refused(tmp_path / "other.npz")
+  assert "none of these: the official npz, timm, Hug" in refused(tmp_path / "other.npz")
   assert "there is no checkpoint at" in refused(tmp_path / "missing.npz")
   assert "not the workdir of a training run" in refused(tmp_path)
 

@@ -128,7 +128,8 @@ def test_tfrecord_is_refused_with_the_conversion(data_dir, tmp_path):
 def test_what_cannot_be_opened_is_one_short_sentence(tmp_path, name, words):
   with pytest.raises(UserError, match=words) as error:
     open_dataset(name, data_dir=tmp_path)
-  assert "\n" not in str(error.value) and len(str(error.value)) < 300
+  message = str(error.value).replace(str(tmp_path), "DIR")
+  assert "\n" not in message and len(message) < 250
 
 
 def test_a_damaged_directory(tmp_path):

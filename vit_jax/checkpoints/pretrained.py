@@ -280,10 +280,10 @@ def _check_family(source: Source, entry: registry.Entry) -> None:
       f"but model {entry.name!r} is a {family}; {advice}."
     )
   if source.scheme == "unknown":
-    schemes = " nor ".join(scheme.name for scheme in SCHEMES.values())
+    schemes = ", ".join(scheme.name for scheme in SCHEMES.values())
     names = ", ".join(list(source.flat)[:3])
     raise UserError(
-      f"{source.origin} has neither names of {schemes} (it has {names}); "
+      f"{source.origin} has names of none of these: {schemes} (it has {names}); "
       f"pass a {family} checkpoint with such names."
     )
 

@@ -180,9 +180,9 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   if container == "npz":
     return npz.read_npz(path, only=npz.METADATA)[1]
   file = torch_files.folder_weights(path)[0] if container == "folder" else path
-  own = (
-    torch_files.read_safetensors(file, tensors=False)[1] if file.suffix == ".safetensors" else {}
-  )
+  own = {}
+  if _container(file) == "safetensors":
+    own = torch_files.read_safetensors(file, tensors=False)[1]
   return own or _beside(path, container)
 
 

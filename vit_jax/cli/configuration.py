@@ -83,6 +83,8 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
     for split in splits:
       if f"pp.{split}" not in changed and split in config.pp:
         config.pp[split] = None
+    if "baseline" in config and "baseline" not in changed:
+      config.baseline = None
     log.info(
       "dataset %s instead of the preset's %s: its own splits and classes, the preset's settings.",
       config.dataset,
