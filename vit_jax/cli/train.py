@@ -33,5 +33,9 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.training import loop
 
-  loop.train_and_evaluate(config, arguments.workdir)
+  results = loop.train_and_evaluate(config, arguments.workdir)
+  for split in ("val", "test"):
+    if split in results:
+      print(f"{split}: accuracy {results[split]['accuracy']:.2%}, step {results['best_step']}")
+  print(f"wrote {arguments.workdir}/results.json and curves.png")
   return 0
