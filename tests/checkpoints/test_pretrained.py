@@ -5,6 +5,8 @@
 import jax
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from tiny_model import FIELDS, NAME, assert_equal, flatten, tiny
 
 from vit_jax.checkpoints import download
@@ -89,3 +91,20 @@ def test_names_stand_for_their_own_weights(monkeypatch):
   assert asked[2] == asked[3] == f"gs://vit_models/augreg/{full}.npz"
   with pytest.raises(UserError, match=r"no released weights for ViT-B_14; pass checkpoint="):
     from_pretrained("ViT-B_14")
+
+
+def test_the_model_is_found_in_a_training_state_of_mae(tmp_path, caplog):
+  """As MAE's authors save it: under "model", with the decoder beside, and an optimizer."""
+  caplog.set_level("INFO")
+  model, variables = tiny(activation="gelu")
+  save_checkpoint(tmp_path / "x.safetensors", model, variables)
+  state = safetensors.torch.load_file(tmp_path / "x.safetensors")
+  decoder = {"mask_token": torch.ones(1, 1, 8), "decoder_embed.weight": torch.ones(8, 32)}
+  optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1.0}]}
+  saved = {"model": {**state, **decoder}, "optimizer": optimizer, "epoch": 3}
+  torch.save(saved, tmp_path / "x.pth")
+  loaded, restored = from_pretrained(NAME, tmp_path / "x.pth", **FIELDS)
+  assert loaded.activation == "gelu"
+  assert_equal(restored, variables)
+  assert "Read 'model' of the training state" in caplog.text
+  assert "Left out 2 arrays of the pretraining decoder" in caplog.text
