@@ -5,11 +5,12 @@ r"""Time and memory of `from_pretrained` against `np.load` and `jax.device_put` 
     python benchmarks/load.py --model=ViT-L_16
 
 The file is generated (released layout, random weights) and read once, so that all contenders find
-it in the page cache. Each measurement is a process of its own, and the contenders take turns.
-Medians and the fastest are printed and written to benchmarks/results/load.json: on a virtual
-machine the first touch of memory may cost more than all the rest, and comes and goes. The time to
-trace the model, which tells the shapes to check the file against, is stated apart: no reading of
-arrays needs it. Peak memory is the largest resident size above that after imports.
+it in the page cache. Each measurement is a process of its own, and the contenders take turns. On a
+virtual machine the first touch of memory may cost more than all the rest, and less where a process
+has just given memory back: so before each measurement another process touches three times the
+file's size, and the fastest is stated beside the median. The time to trace the model, which tells
+the shapes to check the file against, is stated apart: no reading of arrays needs it. Peak memory is
+the largest resident size above that after imports.
 """
 
 import argparse
@@ -104,6 +105,13 @@ def measure(contender: str, model: str, file: str) -> dict[str, float]:
   return {"seconds": total - trace, "trace": trace, "bytes": peak() - before}
 
 
+def touch(file: str) -> None:
+  """Uses three times the file's size of memory, as whatever ran before a measurement."""
+  import numpy as np
+
+  np.ones(3 * pathlib.Path(file).stat().st_size, np.uint8)
+
+
 def in_process(*arguments: str) -> str:
   # This process stays small: a child's peak on Linux begins with its parent's size.
   command = [sys.executable, __file__, *arguments]
@@ -114,11 +122,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--model", default="ViT-L_16")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--child", choices=["generate", *CONTENDERS], help=argparse.SUPPRESS)
+  parser.add_argument("--child", choices=["generate", "touch", *CONTENDERS], help=argparse.SUPPRESS)
   parser.add_argument("--file", help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.child == "generate":
     generate(args.model, args.file)
+    return
+  if args.child == "touch":
+    touch(args.file)
     return
   if args.child:
     print(json.dumps(measure(args.child, args.model, args.file)))
@@ -132,6 +143,7 @@ def main() -> None:
     size = file.stat().st_size
     for turn in range(args.rounds + 1):
       for name in CONTENDERS:
+        in_process("--child", "touch", *shared)
         sample = json.loads(in_process("--child", name, *shared).splitlines()[-1])
         if turn:  # The first turn brings the file into the page cache.
           samples[name].append(sample)
