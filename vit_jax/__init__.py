@@ -16,8 +16,8 @@ _PUBLIC = {
   "extract_features": "vit_jax.models.features",
   "from_pretrained": "vit_jax.checkpoints.pretrained",
   "list_models": "vit_jax.models.registry",
-  "preprocessing_for": "vit_jax.data.transforms",
-  "save_checkpoint": "vit_jax.checkpoints.pretrained",
+  "preprocessing_for": "vit_jax.checkpoints.preprocessing",
+  "save_checkpoint": "vit_jax.checkpoints.saving",
   "train_and_evaluate": "vit_jax.training.loop",
 }
 
@@ -32,8 +32,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-  from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
-  from vit_jax.data.transforms import preprocessing_for
+  from vit_jax.checkpoints.preprocessing import preprocessing_for
+  from vit_jax.checkpoints.pretrained import from_pretrained
+  from vit_jax.checkpoints.saving import save_checkpoint
   from vit_jax.models.features import extract_features
   from vit_jax.models.registry import create_model, list_models
   from vit_jax.training.loop import train_and_evaluate

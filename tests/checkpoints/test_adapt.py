@@ -13,7 +13,8 @@ from tiny_model import CLASSES, FIELDS, NAME, flatten, images, tiny
 
 from vit_jax.checkpoints import adapt, download
 from vit_jax.checkpoints.adapt import POSITIONS
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
 

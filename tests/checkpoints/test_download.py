@@ -10,7 +10,8 @@ from remote import BODY, OTHER, fails, files, serve, statuses
 from tiny_model import FIELDS, NAME, assert_equal, tiny
 
 from vit_jax.checkpoints import download, transfer
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
 

@@ -12,8 +12,9 @@ import torch
 from tiny_model import FIELDS, NAME, SIZE, assert_equal, flatten, images, tiny
 from transformers import ViTConfig, ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
 NAMES = ["cat", "dog", "eel"]

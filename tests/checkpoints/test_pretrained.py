@@ -10,8 +10,9 @@ import torch
 from tiny_model import FIELDS, NAME, assert_equal, flatten, tiny
 
 from vit_jax.checkpoints import download
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
 HYBRID = dict(name="R50+ViT-B_16", stem_blocks=(1,), stem_width=32)

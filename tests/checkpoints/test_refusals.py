@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 from tiny_model import FIELDS, NAME, flatten, tiny
 
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_arrays, read_metadata
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny_model import assert_equal, flatten
 
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.configs import quickstart
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.restore import load_run

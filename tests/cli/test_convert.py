@@ -9,7 +9,8 @@ import timm
 import torch
 
 from vit_jax.checkpoints import convert
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.cli.app import main
 from vit_jax.models.registry import create_model
 

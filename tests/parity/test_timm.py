@@ -21,7 +21,8 @@ from oracle import (
   with_noise,
 )
 
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.models.registry import create_model
 
 

@@ -9,7 +9,8 @@ from oracle import CLASSES, VISIBLE, logits, noisy_variables, relative_error, wi
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
-from vit_jax.checkpoints.pretrained import from_pretrained, save_checkpoint
+from vit_jax.checkpoints.pretrained import from_pretrained
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.models.registry import MODELS, create_model
 
 DEPTH = 2

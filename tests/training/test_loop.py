@@ -17,7 +17,7 @@ import pytest
 import tiny_run as tiny
 from PIL import Image
 
-from vit_jax.checkpoints.pretrained import save_checkpoint
+from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.data import sources
 from vit_jax.errors import Diverged, Stopped, UserError
 from vit_jax.evaluation.classification import Evaluator

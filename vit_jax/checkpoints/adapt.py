@@ -9,6 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,16 @@ ROWS = "Transformer/posembed_input/row_embedding"
 COLUMNS = "Transformer/posembed_input/column_embedding"
 RELATIVE = re.compile(r"/relative_position_bias/table$")
 CLASS_ROWS = 3  # Rows at the end of a relative table for pairs with the class token.
-PATCHES = "embedding/kernel"
-# Kernels [height, width, channels, dim] that see the image; the first that is there does.
-FIRST_CONVOLUTIONS = ("conv_root/kernel", PATCHES)
+# Of each list a model has one; in this order, as a hybrid embeds patches of its stem's output.
+PATCHES = ("embedding/kernel", "stem/kernel")  # [height, width, channels, dim]
+FIRST_CONVOLUTIONS = ("conv_root/kernel", *PATCHES)  # Sees the image.
+# Mixes tokens by a matrix [tokens, width], which ties a Mixer to one grid.
+TOKEN_MIXING = "MixerBlock_0/token_mixing/Dense_0/kernel"
+
+
+def first_of(paths: Iterable[str], flat: Mapping[str, Any]) -> str | None:
+  """The first of these paths that is there."""
+  return next((path for path in paths if path in flat), None)
 
 
 def square(tokens: int) -> Grid | None:
@@ -37,7 +45,7 @@ def square(tokens: int) -> Grid | None:
 
 
 def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[Grid | None, int]:
-  """The grid that a checkpoint's learned positions cover, and its class-token slots.
+  """The grid that a checkpoint's learned positions or token mixing cover, and class-token slots.
 
   Args:
     flat: parameters.
@@ -57,6 +65,9 @@ def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[
       if square(tokens - prefix):
         return square(tokens - prefix), prefix
     return None, 1 if "cls" in flat else 0
+  if TOKEN_MIXING in flat and flat[TOKEN_MIXING].ndim == 2:
+    tokens = flat[TOKEN_MIXING].shape[0]
+    return known if known and known[0] * known[1] == tokens else square(tokens), 0
   table = next((flat[path] for path in flat if RELATIVE.search(path)), None)
   if known or table is None:
     return known, 0
@@ -88,10 +99,16 @@ def adapt_positions(
     method: one of RESIZE_METHODS.
 
   Raises:
-    UserError: the checkpoint's grid cannot be told from its number of tokens.
+    UserError: the checkpoint's grid cannot be told from its number of tokens, or is another and
+      the model is a Mixer, whose token mixing has no other size to be resampled to.
   """
   flat = dict(flat)
   old, _ = grid_of(flat, known)
+  if TOKEN_MIXING in flat and old not in (None, new):
+    raise UserError(
+      f"a Mixer's token-mixing MLPs are tied to its grid: the checkpoint's is {old[0]}x{old[1]} "
+      f"patches, not {new[0]}x{new[1]}; leave image_size out, and resize the images instead."
+    )
   if POSITIONS in flat and POSITIONS in expected and flat[POSITIONS].ndim == 3:
     flat[POSITIONS] = _adapt_tokens(flat, expected[POSITIONS][1], new, known, method)
   for axis, path in ((0, ROWS), (1, COLUMNS)):
@@ -156,7 +173,8 @@ def _adapt_relative(table: np.ndarray, new: Grid, old: Grid | None, method: str)
 
 def patch_of(flat: Mapping[str, np.ndarray]) -> Grid | None:
   """Height and width of a checkpoint's patches; None if it has no patch embedding."""
-  return flat[PATCHES].shape[:2] if PATCHES in flat and flat[PATCHES].ndim == 4 else None
+  path = first_of(PATCHES, flat)
+  return flat[path].shape[:2] if path and flat[path].ndim == 4 else None
 
 
 def adapt_patches(flat: Flat, expected: Shapes, method: str) -> Flat:
@@ -167,18 +185,18 @@ def adapt_patches(flat: Flat, expected: Shapes, method: str) -> Flat:
     expected: the model's shapes.
     method: how a patch is taken to be resized, one of RESIZE_METHODS; see resample.resize_filters.
   """
-  old, new = patch_of(flat), tuple(expected[PATCHES][:2])
-  if old is None or old == new:
+  path, old = first_of(PATCHES, flat), patch_of(flat)
+  if old is None or path not in expected or old == (new := tuple(expected[path][:2])):
     return flat
   logger.info(
     "Resized patch embedding from %dx%d to %dx%d (pseudo-inverse of %s).", *old, *new, method
   )
-  return {**flat, PATCHES: resize_filters(flat[PATCHES], new, method)}
+  return {**flat, path: resize_filters(flat[path], new, method)}
 
 
 def input_channels(flat: Mapping[str, np.ndarray]) -> int | None:
   """Channels of the images that a checkpoint was trained on; None if it does not tell."""
-  path = next((path for path in FIRST_CONVOLUTIONS if path in flat), None)
+  path = first_of(FIRST_CONVOLUTIONS, flat)
   return flat[path].shape[2] if path and flat[path].ndim == 4 else None
 
 
@@ -201,7 +219,7 @@ def adapt_channels(flat: Flat, channels: int | None) -> Flat:
     return flat
   if not isinstance(channels, (int, np.integer)) or channels < 1:
     raise UserError(f"channels={channels!r} is not a number of input channels; pass 1 or more.")
-  path = next(path for path in FIRST_CONVOLUTIONS if path in flat)
+  path = first_of(FIRST_CONVOLUTIONS, flat)
   if channels == 1:
     kernel = flat[path].sum(axis=2, keepdims=True)
   else:

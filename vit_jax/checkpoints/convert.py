@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax.checkpoints import adapt, counterpart, download, pretrained, reading, tree
+from vit_jax.checkpoints import adapt, counterpart, download, pretrained, reading, saving, tree
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 
@@ -43,7 +43,7 @@ def convert(
   Raises:
     UserError: as `from_pretrained` and `save_checkpoint`, or the names are of another scheme.
   """
-  pretrained.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
+  saving.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
   heads = getattr(registry.create_model(name, **overrides), "num_heads", 1)
   read = reading.read_source(download.fetch(source), heads=heads)
   if scheme not in (None, read.scheme):
@@ -57,7 +57,7 @@ def convert(
   model, variables = pretrained.from_pretrained(name, read, **overrides)
   about = ("class_names", "image_size", "input")
   kept = {key: read.metadata[key] for key in about if key in read.metadata}
-  pretrained.save_checkpoint(destination, model, variables, format=format, metadata=kept)
+  saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
   return model, variables
 
 

@@ -63,7 +63,7 @@ class Scheme:
 SCHEMES = {
   "official": Scheme(
     "the official npz",
-    re.compile(r"(^|/)embedding/kernel$"),
+    re.compile(r"(^|/)(embedding|stem)/kernel$"),
     lambda flat, heads: (npz.to_linen(flat), []),
     {
       "activation": "gelu_tanh",
@@ -74,8 +74,8 @@ SCHEMES = {
   ),
   "timm": Scheme(
     "timm",
-    re.compile(r"^patch_embed\.proj\.weight$"),
-    lambda state, heads: torch.to_ours(tree.as_float32(state), torch.TIMM, heads),
+    re.compile(r"^(patch_embed|stem)\.proj\.weight$"),
+    lambda state, heads: torch.from_timm(tree.as_float32(state), heads),
     torch.TIMM_NUMERICS,
   ),
   "hf": Scheme(

@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's names of ViTs and hybrids: timm's, Hugging Face's and torchvision's, as tables."""
+"""PyTorch's names of ViTs and Mixers: timm's, Hugging Face's and torchvision's, as tables."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -80,6 +80,19 @@ TIMM_ROOT_TO_OURS: Table = [
   *norm("patch_embed.backbone.norm", "gn_root"),
 ]
 TIMM = TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS + TIMM_ROOT_TO_OURS
+
+_MIXER = "MixerBlock_{i}/"
+TIMM_MIXER_TO_OURS: Table = [
+  *dense("stem.proj", "stem", CONV),
+  *norm("blocks.{i}.norm1", _MIXER + "LayerNorm_0"),
+  *dense("blocks.{i}.mlp_tokens.fc1", _MIXER + "token_mixing/Dense_0"),
+  *dense("blocks.{i}.mlp_tokens.fc2", _MIXER + "token_mixing/Dense_1"),
+  *norm("blocks.{i}.norm2", _MIXER + "LayerNorm_1"),
+  *dense("blocks.{i}.mlp_channels.fc1", _MIXER + "channel_mixing/Dense_0"),
+  *dense("blocks.{i}.mlp_channels.fc2", _MIXER + "channel_mixing/Dense_1"),
+  *norm("norm", "pre_head_layer_norm"),
+  *dense("head", "head"),
+]
 
 # Hugging Face's ViT, without the "vit." that models with a head put before it. Its pooler is a
 # dense layer with tanh on the class token: our `pre_logits`.
@@ -163,11 +176,24 @@ HF_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-12}
 TORCHVISION_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-6}
 
 
+# timm's families share names such as "norm.weight", which stand for other paths of ours. By a name
+# that only such a file has: its table.
+TIMM_IMPORTS: Sequence[tuple[re.Pattern[str], Table]] = (
+  (re.compile(r"^blocks\.\d+\.mlp_tokens\."), TIMM_MIXER_TO_OURS),
+  (re.compile(""), TIMM),
+)
 # By a path that only such a tree begins with: the model of timm's that it is for, and its names.
 TIMM_EXPORTS: Sequence[tuple[str, str, Table]] = (
+  ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS),
   ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS),
   ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS),
 )
+
+
+def from_timm(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:
+  """timm's names of any family, as `to_ours`."""
+  table = next(table for sign, table in TIMM_IMPORTS if any(map(sign.search, state)))
+  return to_ours(state, table, heads)
 
 
 def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
