@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`from_pretrained` and `save_checkpoint`: models with weights, in and out.
+"""`from_pretrained`: models with weights.
 
 Nothing is guessed silently: where numerics come from and what was resized, dropped or freshly
 initialised is logged in one line each.
@@ -10,13 +10,12 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, download, huggingface, npz, torch, torch_files, tree
+from vit_jax.checkpoints import adapt, download, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -133,125 +132,6 @@ def from_pretrained(
   flat = dict(flat)
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   return model, {"params": tree.to_tree(flat, scanned=tree.is_scanned(model))}
-
-
-FORMATS = ("npz", "timm", "hf")
-
-
-def save_checkpoint(
-  path: str | os.PathLike,
-  model: nn.Module,
-  variables: Mapping[str, Any],
-  *,
-  format: str | None = None,
-  metadata: Mapping[str, Any] | None = None,
-) -> None:
-  """Writes a model's parameters with what is needed to read them back with the same numbers.
-
-  "npz" is the official flat format in the numbering of the released files, which timm's own loader
-  reads; "timm" a .safetensors file with timm's names; "hf" a folder that transformers'
-  `from_pretrained` opens. Layers are written one by one even if the model scans over them. A file
-  appears only when it is complete.
-
-  Args:
-    path: ends in .npz or .safetensors, or is the folder for "hf".
-    model: the module that the parameters belong to.
-    variables: {"params": ...}, as from `init`, `from_pretrained` or training.
-    format: one of FORMATS; None takes it from the suffix of the path, and no suffix means "hf".
-    metadata: JSON values to keep beside ours (activation, eps, configuration), such as
-      {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
-      only be resized later if "image_size" is there.
-
-  Raises:
-    UserError: a suffix that is not the format's, a path that cannot be written, or something in
-      the model that the format cannot hold; nothing is dropped.
-  """
-  path = Path(path)
-  format = format_of(path, format)
-  if "params" not in variables:
-    raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
-  flat = tree.from_tree(variables["params"])
-  described = {**describe(model), **_image_size(model, flat), **(metadata or {})}
-  if format == "npz":
-    npz.write_npz(path, npz.to_released(flat), described)
-  elif format == "timm":
-    _refuse_what_timm_lacks(model)
-    torch_files.write_safetensors(path, torch.to_timm(flat), described)
-  else:
-    if "image_size" not in described:
-      raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
-    size, channels = described["image_size"], adapt.input_channels(flat)
-    config = huggingface.config_of(model, size, channels, described.get("class_names", ()))
-    files = {
-      huggingface.CONFIG: config,
-      huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"], size),
-    }
-    torch_files.write_folder(path, torch.to_hf(flat), files, described)
-
-
-def format_of(path: Path, format: str | None) -> str:
-  """The format for a path, given or by its suffix."""
-  suffixes = {".npz": "npz", ".safetensors": "timm", "": "hf"}
-  by_suffix = "hf" if path.is_dir() else suffixes.get(path.suffix)
-  if format is not None:
-    choose("format", format, dict.fromkeys(FORMATS))
-    if by_suffix in (None, format) and (format == "hf" or by_suffix):
-      return format
-    ending = {"npz": "a file that ends in .npz", "timm": "a file that ends in .safetensors"}
-    raise UserError(f"{path} is not {ending.get(format, 'a folder')}, as format={format!r} needs.")
-  if by_suffix is None:
-    raise UserError(
-      f"{path} ends in neither .npz nor .safetensors, and is no folder; use one of them."
-    )
-  return by_suffix
-
-
-def _image_size(model: nn.Module, flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """The image size that learned positions on a square grid are for; {} if they don't tell it."""
-  grid, _ = adapt.grid_of(flat)
-  if grid is None:
-    return {}
-  height, width = model.pixels_per_token()
-  return {"image_size": [grid[0] * height, grid[1] * width]}
-
-
-def _refuse_what_timm_lacks(model: nn.Module) -> None:
-  embedding = getattr(model, "position_embedding", "learned_1d")
-  if embedding not in ("learned_1d", "none"):
-    raise UserError(
-      f"timm's ViT has no position_embedding={embedding!r}; save an .npz file, which keeps it."
-    )
-
-
-def describe(model: nn.Module) -> dict[str, Any]:
-  """JSON metadata of a model: registry name where one fits, numerics, all fields, input spec."""
-  fields = {field: getattr(model, field) for field in registry.model_fields(type(model))}
-  config = {key: value for key, value in fields.items() if _is_plain(value)}
-  if "dtype" in fields:
-    config["dtype"] = np.dtype(fields["dtype"]).name if fields["dtype"] is not None else None
-  numerics = {key: config.pop(key) for key in NUMERICS if key in config}
-  name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
-  spec = registry.MODELS[name].input if name else registry.InputSpec()
-  return {
-    "format": "vit_jax",
-    "version": 1,
-    "model": name,
-    **numerics,
-    "config": config,
-    "input": {k: v for k, v in dataclasses.asdict(spec).items() if k != "image_size"},
-  }
-
-
-def _is_plain(value: Any) -> bool:
-  if isinstance(value, tuple):
-    return all(_is_plain(v) for v in value)
-  return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _is_built_from(model: nn.Module, entry: registry.Entry) -> bool:
-  return type(model) is entry.module and all(
-    getattr(model, key) == value for key, value in entry.config.items() if "dropout" not in key
-  )
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:
