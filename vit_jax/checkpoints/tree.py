@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 Flat = dict[str, np.ndarray]
 
-LAYER = re.compile(r"^(.*\bencoderblock)_(\d+)/(.*)$")
-SCANNED = re.compile(r"^(.*\bencoderblock)/(.*)$")
+LAYER = re.compile(r"^(.*\b(?:encoderblock|MixerBlock))_(\d+)/(.*)$")
+SCANNED = re.compile(r"^(.*\b(?:encoderblock|MixerBlock))/(.*)$")
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -160,7 +160,7 @@ def _folded(lines: Iterable[str]) -> list[str]:
   """Lines that differ only in their layer as one: "encoderblock_{0..11}/...". None is left out."""
   folded: dict[str, list[int]] = {}
   for line in lines:
-    match = re.search(r"(?<=encoderblock_)\d+|(?<=\bblocks\.)\d+", line)
+    match = re.search(r"(?<=encoderblock_)\d+|(?<=MixerBlock_)\d+|(?<=\bblocks\.)\d+", line)
     key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
     folded.setdefault(key, []).extend([] if match is None else [int(match[0])])
   result = []

@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 NAMES = (
   (r"tokens", "tokens"),
   (r"representation", "pre_logits"),
-  (r"Transformer/encoderblock(?:_(\d+))?/block", "blocks/{}"),
+  (r"(?:Transformer/encoderblock|MixerBlock)(?:_(\d+))?/block", "blocks/{}"),
   (r"Transformer/encoderblock(?:_(\d+))?/.*/weights", "attention/{}"),
   (r"MAPHead_0/.*/weights", "attention/map"),
 )

@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the families share: patch embedding, attention, MLP, DropPath and captured features."""
+"""What the families share: patches, attention, MLP, the run through the blocks, captured values."""
 
 import functools
 import math
@@ -27,6 +27,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 # Without a dtype the norms compute in their parameters' float32, also for bfloat16 input.
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 GroupNorm = functools.partial(nn.GroupNorm, use_fast_variance=False)
+
+
+REMAT_POLICIES = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 def choose(kind: str, name: str, known: dict[str, Any]) -> Any:
@@ -64,21 +71,67 @@ class DropPath(nn.Module):
     return jnp.where(mask, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))
 
 
+def apply_blocks(
+  make: Callable[..., nn.Module],
+  name: str,
+  x: Float[Array, "b n d"],
+  *,
+  num_layers: int,
+  drop_path_rate: float,
+  remat: str,
+  scan_layers: bool,
+  train: bool,
+) -> Float[Array, "b n d"]:
+  """Applies blocks of one shape, one after the other, inside a module's compact method.
+
+  Stochastic depth grows linearly from 0 in the first block to `drop_path_rate` in the last. With
+  `scan_layers` the blocks' parameters are stacked on a leading axis under `name`, which keeps
+  compile time flat in depth; outputs are the same from the same checkpoint, while initial values
+  and dropout masks differ between the two for the same key.
+
+  Args:
+    make: makes a block of a given `name`; the block maps (x, drop_path_rate, train=...) to x.
+    name: of the parameters: `{name}_{i}`, or `name` where they are stacked.
+    x: tokens [batch, tokens, dim].
+    num_layers: how many blocks.
+    drop_path_rate: of the last block; 0 asks for no random numbers.
+    remat: what is recomputed backwards, a key of REMAT_POLICIES.
+    scan_layers: whether to compile one block and scan over the layers.
+    train: whether dropout and stochastic depth act.
+  """
+  policy = choose("remat", remat, REMAT_POLICIES)
+  apply = lambda block, x, rate: block(x, rate, train=train)
+  if remat != "none":
+    apply = nn.remat(apply, prevent_cse=not scan_layers, policy=policy)
+
+  rates = jnp.linspace(0.0, drop_path_rate, num_layers) if drop_path_rate > 0 else None
+  if scan_layers:
+    scan = nn.scan(
+      lambda block, x, rate: (apply(block, x, rate), None),
+      variable_axes={"params": 0, "features": 0, "attention": 0},
+      split_rngs={"params": True, "dropout": True},
+      length=num_layers,
+    )
+    return scan(make(name=name), x, rates)[0]
+  for layer in range(num_layers):
+    x = apply(make(name=f"{name}_{layer}"), x, None if rates is None else rates[layer])
+  return x
+
+
 class MlpBlock(nn.Module):
   """Two dense layers with the activation between. Maps [batch, tokens, dim] to the same shape."""
 
   mlp_dim: int
   dropout_rate: float = 0.0
   activation: str = "gelu_tanh"
+  kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+  bias_init: nn.initializers.Initializer = nn.initializers.normal(stddev=1e-6)
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
     dense = functools.partial(
-      nn.Dense,
-      dtype=self.dtype,
-      kernel_init=nn.initializers.xavier_uniform(),
-      bias_init=nn.initializers.normal(stddev=1e-6),
+      nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init, bias_init=self.bias_init
     )
     activation = choose("activation", self.activation, ACTIVATIONS)
     y = activation(dense(self.mlp_dim, name="Dense_0")(x))

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from vit_jax.errors import UserError, nearest
+from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
 
@@ -91,6 +92,15 @@ HYBRIDS = {
 # The ancestor's model table trains these with dropout; it has no effect on evaluation.
 DROPOUT = {"ViT-L_16": 0.1, "ViT-H_14": 0.1, "R50+ViT-B_16": 0.1, "R50+ViT-L_32": 0.1}
 
+# Width, blocks, token-mixing width, channel-mixing width, and patches: Table 1 of arXiv:2105.01601.
+# S_8 is in no table of the paper, but was released.
+MIXERS = {
+  "S": (512, 8, 256, 2048, (8, 16, 32)),
+  "B": (768, 12, 384, 3072, (16, 32)),
+  "L": (1024, 24, 512, 4096, (16, 32)),
+  "H": (1280, 32, 640, 5120, (14,)),
+}
+
 
 def _vit_config(size: str) -> dict[str, Any]:
   width, depth, mlp, heads = SIZES[size]
@@ -115,6 +125,12 @@ def _entries() -> dict[str, Entry]:
       dropout_rate=DROPOUT.get(name, 0.0),
     )
     entries.append((name, "hybrid", HybridVisionTransformer, config))
+  for size, (width, blocks, tokens, channels, patches) in MIXERS.items():
+    config = dict(
+      hidden_dim=width, num_blocks=blocks, tokens_mlp_dim=tokens, channels_mlp_dim=channels
+    )
+    for patch in patches:
+      entries.append((f"Mixer-{size}_{patch}", "mixer", MlpMixer, dict(config, patch_size=patch)))
   return {
     name: Entry(
       name, family, module, types.MappingProxyType(config), InputSpec(), WEIGHTS.get(name, ())

@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,6 +20,7 @@ from vit_jax.models.layers import (
   LayerNorm,
   MlpBlock,
   PatchEmbedding,
+  apply_blocks,
   capture,
   choose,
   patchify_check,
@@ -34,12 +34,6 @@ CLASSIFIERS = {
   "map": "multi-head attention pooling by a learned probe (arXiv:2106.04560); no class token",
   "unpooled": "every patch token, without a class token",
   "token_unpooled": "every token, class token first",
-}
-
-REMAT_POLICIES = {
-  "none": None,
-  "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
@@ -86,13 +80,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Position embedding, `num_layers` blocks and the last norm: eq. 1 (its sum) to eq. 4.
-
-  Stochastic depth grows linearly from 0 in the first block to `drop_path_rate` in the last. With
-  `scan_layers` the blocks' parameters are stacked on a leading axis under "encoderblock", which
-  keeps compile time flat in depth; outputs are the same from the same checkpoint, while initial
-  values and dropout masks differ between the two for the same key.
-  """
+  """Position embedding, `num_layers` blocks and the last norm: eq. 1 (its sum) to eq. 4."""
 
   grid: tuple[int, int]
   prefix: int
@@ -128,26 +116,16 @@ class Encoder(nn.Module):
       relative_to=(self.grid, self.prefix) if relative else None,
       dtype=self.dtype,
     )
-    policy = choose("remat", self.remat, REMAT_POLICIES)
-    apply = lambda module, x, rate: module(x, rate, train=train)
-    if self.remat != "none":
-      apply = nn.remat(apply, prevent_cse=not self.scan_layers, policy=policy)
-
-    rates = None
-    if self.drop_path_rate > 0:
-      rates = jnp.linspace(0.0, self.drop_path_rate, self.num_layers)
-    if self.scan_layers:
-      scan = nn.scan(
-        lambda module, x, rate: (apply(module, x, rate), None),
-        variable_axes={"params": 0, "features": 0, "attention": 0},
-        split_rngs={"params": True, "dropout": True},
-        length=self.num_layers,
-      )
-      x, _ = scan(block(name="encoderblock"), x, rates)
-    else:
-      for layer in range(self.num_layers):
-        rate = None if rates is None else rates[layer]
-        x = apply(block(name=f"encoderblock_{layer}"), x, rate)
+    x = apply_blocks(
+      block,
+      "encoderblock",
+      x,
+      num_layers=self.num_layers,
+      drop_path_rate=self.drop_path_rate,
+      remat=self.remat,
+      scan_layers=self.scan_layers,
+      train=train,
+    )
     return LayerNorm(epsilon=self.layer_norm_eps, name="encoder_norm")(x)
 
 
