@@ -19,6 +19,17 @@ def test_equals_torch(smoothing):
   np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_shares_of_classes_equal_torch(smoothing):
+  rng = np.random.default_rng(0)
+  logits, labels = rng.normal(size=(16, 7)) * 5, rng.dirichlet(np.ones(7), size=16)
+  expected = torch.nn.functional.cross_entropy(
+    torch.tensor(logits), torch.tensor(labels), reduction="none", label_smoothing=smoothing
+  )
+  ours = losses.softmax_cross_entropy(jnp.float32(logits), jnp.float32(labels), smoothing)
+  np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_is_float32_for_bfloat16_logits():
   logits = jnp.array([[300.0, 0.0]], jnp.bfloat16)
   loss = losses.softmax_cross_entropy(logits, jnp.array([1]))

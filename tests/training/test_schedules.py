@@ -19,6 +19,11 @@ BY_HAND = [
   ("linear", 1100, 1e-5),
   ("rsqrt", 100, 0.03),
   ("rsqrt", 400, 0.015),  # Three time scales of 100 after the warm-up: 1 / sqrt(4).
+  ("step", 50, 0.015),
+  ("step", 330, 0.03),  # The point itself, 30% of 1,100.
+  ("step", 331, 0.003),
+  ("step", 661, 0.0003),
+  ("step", 1100, 0.00003),
   ("constant", 50, 0.015),
   ("constant", 1100, 0.03),
 ]
@@ -26,7 +31,9 @@ BY_HAND = [
 
 @pytest.mark.parametrize("decay_type, step, expected", BY_HAND)
 def test_values_worked_out_by_hand(decay_type, step, expected):
-  schedule = warmup_then_decay(decay_type, 0.03, 1100, 100, rsqrt_timescale=100)
+  schedule = warmup_then_decay(
+    decay_type, 0.03, 1100, 100, rsqrt_timescale=100, decay_at=(0.3, 0.6, 0.9)
+  )
   assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 

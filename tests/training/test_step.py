@@ -81,6 +81,46 @@ def test_accumulation_equals_the_big_batch(accum_steps):
   assert float(metrics_parts["accuracy"]) == pytest.approx(float(metrics["accuracy"]))
 
 
+@pytest.mark.parametrize("accum_steps", [1, 4])
+def test_mixup_equals_a_step_written_out(accum_steps):
+  # At rate 0 the parameters stay; the gradient's norm and the loss tell all of the rest.
+  state, step = _setup(
+    optimizer=optax.sgd(0.0), mixup=0.4, num_classes=5, label_smoothing=0.1, accum_steps=accum_steps
+  )
+  batch, params = _batch(), jax.tree.map(jnp.copy, state.params)
+  rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), 0)
+  share = float(jax.random.beta(jax.random.fold_in(rng, 2**31 - 1), 0.4, 0.4))
+  assert 0.01 < share < 0.99
+
+  images = batch["image"].astype(np.float32) / 127.5 - 1
+  labels = np.eye(5, dtype=np.float32)[batch["label"]]
+  other = [(i + 8) % 16 for i in range(16)]
+  images = share * images + (1 - share) * images[other]
+  labels = share * labels + (1 - share) * labels[other]
+  logits = np.asarray(Small().apply({"params": params}, images))
+
+  def loss_fn(params):
+    targets = optax.smooth_labels(jnp.asarray(labels), 0.1)
+    return optax.softmax_cross_entropy(Small().apply({"params": params}, images), targets).mean()
+
+  loss, grads = jax.value_and_grad(loss_fn)(params)
+  _, metrics = step(state, batch)
+  assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-6)
+  assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
+  right = np.mean(logits.argmax(-1) == labels.argmax(-1))
+  assert float(metrics["accuracy"]) == pytest.approx(right)
+
+
+def test_without_mixup_nothing_changes():
+  # Dropout too: its masks come from the same keys.
+  after = []
+  for options in ({}, {"mixup": 0.0, "num_classes": 5}):
+    state, step = _setup(Small(dropout_rate=0.5), accum_steps=2, **options)
+    after.append(tiny.leaves(step(state, _batch())))
+  for path, value in after[0].items():
+    np.testing.assert_array_equal(value, after[1][path], err_msg=path)
+
+
 def test_dropout_differs_between_steps_and_seeds_but_repeats():
   # At rate 0 the parameters stay, so that only the masks can change the loss.
   def losses(seed):

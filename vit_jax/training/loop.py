@@ -98,6 +98,8 @@ def train_and_evaluate(
     std=plan.pp.std,
     accum_steps=plan.accum_steps,
     label_smoothing=plan.label_smoothing,
+    mixup=plan.mixup,
+    num_classes=num_classes,
   )
   batches = loader.TrainLoader(
     train,

@@ -43,6 +43,8 @@ def learning_rate(plan: Plan) -> optax.Schedule:
     cooldown_steps=plan.cooldown_steps,
     linear_end=plan.linear_end,
     rsqrt_timescale=plan.rsqrt_timescale,
+    decay_at=plan.decay_at,
+    decay_factor=plan.decay_factor,
   )
 
 

@@ -69,13 +69,16 @@ class Plan:
   optim: OptimPlan = OptimPlan()
   optim_dtype: Literal["float32", "bfloat16"] = "float32"  # Of the (first) momentum.
   base_lr: float = 0.03
-  decay_type: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+  decay_type: Literal["cosine", "linear", "rsqrt", "step", "constant"] = "cosine"
   warmup_steps: int = 500
   cooldown_steps: int = 0
   linear_end: float = 1e-5
   rsqrt_timescale: int = 10_000
+  decay_at: tuple[float, ...] = (0.3, 0.6, 0.9)  # Shares of total_steps.
+  decay_factor: float = 0.1
   grad_norm_clip: float | None = 1.0
   label_smoothing: float = 0.0
+  mixup: float = 0.0  # Alpha of arXiv:1710.09412; 0 turns it off.
   batch: int = 512
   accum_steps: int = 1
   seed: int = 0
@@ -230,6 +233,8 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
 _EFFECT = (
   ("linear_end", "with decay_type='linear'", lambda p: p.decay_type == "linear"),
   ("rsqrt_timescale", "with decay_type='rsqrt'", lambda p: p.decay_type == "rsqrt"),
+  ("decay_at", "with decay_type='step'", lambda p: p.decay_type == "step"),
+  ("decay_factor", "with decay_type='step'", lambda p: p.decay_type == "step"),
   ("optim.momentum", "with optim.name='sgd'", lambda p: p.optim.name == "sgd"),
   ("optim.b1", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
   ("optim.b2", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
@@ -290,6 +295,12 @@ def _check(plan: Plan) -> None:
     )
   if not 0 <= plan.label_smoothing < 1:
     raise UserError(f"config.label_smoothing={plan.label_smoothing} should be in [0, 1).")
+  if plan.mixup < 0:
+    raise UserError(f"config.mixup={plan.mixup} should not be negative; 0 turns it off.")
+  if not all(0 < share < 1 for share in plan.decay_at):
+    raise UserError(f"config.decay_at={plan.decay_at} should be shares of total_steps in (0, 1).")
+  if plan.decay_factor <= 0:
+    raise UserError(f"config.decay_factor={plan.decay_factor} should be positive.")
   if not 0 <= plan.max_bad_fraction <= 1:
     raise UserError(f"config.max_bad_fraction={plan.max_bad_fraction} should be in [0, 1].")
   if plan.grad_norm_clip is not None and plan.grad_norm_clip <= 0:

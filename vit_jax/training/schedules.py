@@ -1,8 +1,10 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rates: linear warm-up, then cosine, linear, rsqrt or no decay, then linear cool-down."""
+"""Learning rates: linear warm-up, then cosine, linear, rsqrt, step or no decay, then cool-down."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
@@ -17,6 +19,8 @@ def warmup_then_decay(
   cooldown_steps: int = 0,
   linear_end: float = 1e-5,
   rsqrt_timescale: int = 10_000,
+  decay_at: Sequence[float] = (),
+  decay_factor: float = 0.1,
 ) -> optax.Schedule:
   """Returns the learning rate as a function of the number of updates made so far.
 
@@ -28,16 +32,21 @@ def warmup_then_decay(
   - `linear`: from `base_lr` to `linear_end`;
   - `rsqrt`: `base_lr / sqrt(1 + (step - warmup_steps) / rsqrt_timescale)`, arXiv:2106.04560
     section 3.5, which is independent of `total_steps`;
+  - `step`: `base_lr * decay_factor ** n`, where n is how many of the points `decay_at`, shares of
+    `total_steps`, lie behind; as in arXiv:1912.11370 section 3.3 (the update at a point itself
+    still has the rate before it, as in that paper's code);
   - `constant`: `base_lr`.
 
   Args:
-    decay_type: one of the four names.
+    decay_type: one of the five names.
     base_lr: the peak rate, used as it is (not scaled by the batch size).
     total_steps: number of updates of the whole run.
     warmup_steps: number of updates until the peak.
     cooldown_steps: number of updates over which the rate falls to 0 at the end.
     linear_end: where `linear` ends.
     rsqrt_timescale: updates after which `rsqrt` has fallen by sqrt(2).
+    decay_at: where `step` falls, in (0, 1).
+    decay_factor: by what `step` multiplies the rate there.
   """
 
   def schedule(step: int | jnp.ndarray) -> jnp.ndarray:
@@ -50,10 +59,13 @@ def warmup_then_decay(
       rate = linear_end + (base_lr - linear_end) * (1.0 - progress)
     elif decay_type == "rsqrt":
       rate = base_lr / jnp.sqrt(1.0 + since_warmup / rsqrt_timescale)
+    elif decay_type == "step":
+      points = jnp.array([round(share * total_steps) for share in decay_at], jnp.float32)
+      rate = base_lr * decay_factor ** jnp.sum(step > points)
     elif decay_type == "constant":
       rate = jnp.float32(base_lr)
     else:
-      raise ValueError(f"decay_type={decay_type!r} is not cosine, linear, rsqrt or constant")
+      raise ValueError(f"decay_type={decay_type!r} is not cosine, linear, rsqrt, step or constant")
     if warmup_steps:
       rate *= jnp.minimum(1.0, step / warmup_steps)
     if cooldown_steps:

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.data import transforms
-from vit_jax.training import losses
+from vit_jax.training import augment, losses
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+
+# Folded into a step's key for what the whole batch shares; micro-batches fold in 0, 1, ...
+_WHOLE_BATCH = 2**31 - 1
 
 
 def make_train_step(
@@ -30,6 +33,8 @@ def make_train_step(
   std: tuple[float, ...],
   accum_steps: int = 1,
   label_smoothing: float = 0.0,
+  mixup: float = 0.0,
+  num_classes: int | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Compiles one update.
 
@@ -42,25 +47,34 @@ def make_train_step(
     std: per channel.
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
     label_smoothing: see `losses.softmax_cross_entropy`.
+    mixup: alpha of `augment.mixup`; 0 leaves images and labels alone.
+    num_classes: width of the logits; only needed for `mixup`.
 
   Returns:
     `step(state, batch) -> (state, metrics)`. `batch` holds uint8 images [batch, h, w, c] and int32
     labels [batch]; the state passed in is donated. Metrics are scalars: `loss`, `accuracy`,
-    `grad_norm` (before clipping), `learning_rate`, `first_bad_step`.
+    `grad_norm` (before clipping), `learning_rate`, `first_bad_step`. With `mixup` a prediction
+    is right if it is the label of the larger share.
   """
 
-  def loss_fn(params, collections, batch: Batch, rng: jax.Array):
-    images = transforms.normalize(batch["image"], mean, std)
+  def loss_fn(params, collections, batch: Batch, rng: jax.Array, batch_rng: jax.Array):
+    images, labels = transforms.normalize(batch["image"], mean, std), batch["label"]
+    targets = labels
+    if mixup:
+      one_hot = jax.nn.one_hot(labels, num_classes)
+      images, targets = augment.mixup(batch_rng, images, one_hot, mixup)
+      labels = targets.argmax(-1)
     logits = model.apply(
       {"params": params, **collections}, images, train=True, rngs={"dropout": rng}
     )
-    loss = losses.softmax_cross_entropy(logits, batch["label"], label_smoothing).mean()
-    return loss, jnp.mean(logits.argmax(-1) == batch["label"], dtype=jnp.float32)
+    loss = losses.softmax_cross_entropy(logits, targets, label_smoothing).mean()
+    return loss, jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
 
   def gradients(state: TrainState, batch: Batch, rng: jax.Array):
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    batch_rng = jax.random.fold_in(rng, _WHOLE_BATCH)
     if accum_steps == 1:
-      return value_and_grad(state.params, state.collections, batch, rng)
+      return value_and_grad(state.params, state.collections, batch, rng, batch_rng)
 
     # Every accum_steps-th example goes into the same micro-batch: then each device keeps its own
     # examples, while consecutive slices would move them between devices.
@@ -71,7 +85,7 @@ def make_train_step(
     def add_one(total, index_and_micro):
       index, micro = index_and_micro
       result = value_and_grad(
-        state.params, state.collections, micro, jax.random.fold_in(rng, index)
+        state.params, state.collections, micro, jax.random.fold_in(rng, index), batch_rng
       )
       return jax.tree.map(jnp.add, total, result), None
 
