@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints import npz
+from vit_jax.checkpoints.torch import to_timm
 from vit_jax.errors import UserError
+from vit_jax.models.mixer import MlpMixer
+from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 
 # Stem units per stage (None: no stem), and a model of timm's that is built from them.
 TIMM_STEMS = {
@@ -56,8 +60,12 @@ def run(path: str | os.PathLike, model: Any, images: np.ndarray) -> np.ndarray:
     if path.is_dir():
       return _run_transformers(path, model, pixels)
     theirs = timm_model(model, images.shape[1:3], images.shape[3])
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and hasattr(theirs, "load_pretrained"):
       theirs.load_pretrained(os.fspath(path))
+    elif path.suffix == ".npz":  # timm does not read this family's: under its own names, then.
+      arrays, _ = npz.read_npz(path)
+      state = {n: torch.from_numpy(x) for n, x in to_timm(npz.to_linen(arrays)).items()}
+      theirs.load_state_dict(state, strict=True)
     else:
       import safetensors.torch
 
@@ -90,10 +98,43 @@ def timm_model(model: Any, image_size: tuple[int, int], channels: int = 3) -> An
     UserError: timm is not installed or cannot build the model.
   """
   try:
-    import timm
-    import torch
+    import timm  # noqa: F401
   except (ImportError, RuntimeError) as error:
     raise UserError(_missing("timm")) from error
+  return TIMM_BUILDERS[type(model)](model, tuple(image_size), channels)
+
+
+def _patches_and_blocks(model: Any, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
+  """Arguments of timm's for what ViTs and Mixers have in common."""
+  import torch
+
+  approximate = "tanh" if model.activation == "gelu_tanh" else "none"
+  return dict(
+    img_size=image_size,
+    in_chans=channels,
+    patch_size=model.patch_size,
+    num_classes=model.num_classes,
+    act_layer=functools.partial(torch.nn.GELU, approximate=approximate),
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=model.layer_norm_eps),
+  )
+
+
+def _mixer(model: MlpMixer, image_size: tuple[int, int], channels: int) -> Any:
+  from timm.models import mlp_mixer
+
+  # timm takes the widths as ratios, and rounds down.
+  widths = (model.tokens_mlp_dim, model.channels_mlp_dim)
+  return mlp_mixer.MlpMixer(
+    num_blocks=model.num_blocks,
+    embed_dim=model.hidden_dim,
+    mlp_ratio=tuple((width + 0.5) / model.hidden_dim for width in widths),
+    **_patches_and_blocks(model, image_size, channels),
+  )
+
+
+def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -> Any:
+  import timm
+
   blocks = getattr(model, "stem_blocks", None)
   blocks = None if blocks is None else tuple(blocks)
   if blocks not in TIMM_STEMS or getattr(model, "stem_width", 64) != 64:
@@ -101,10 +142,6 @@ def timm_model(model: Any, image_size: tuple[int, int], channels: int = 3) -> An
   pooling, class_token = TIMM_POOLING[model.classifier]
   theirs = timm.create_model(
     TIMM_STEMS[blocks],
-    img_size=tuple(image_size),
-    in_chans=channels,
-    patch_size=model.patch_size,
-    num_classes=model.num_classes,
     embed_dim=model.hidden_size,
     depth=model.num_layers,
     num_heads=model.num_heads,
@@ -112,10 +149,7 @@ def timm_model(model: Any, image_size: tuple[int, int], channels: int = 3) -> An
     class_token=class_token,
     global_pool=pooling,
     fc_norm=False,
-    act_layer=functools.partial(
-      torch.nn.GELU, approximate="tanh" if model.activation == "gelu_tanh" else "none"
-    ),
-    norm_layer=functools.partial(torch.nn.LayerNorm, eps=model.layer_norm_eps),
+    **_patches_and_blocks(model, image_size, channels),
   )
   if blocks is not None:
     _set_stem_numerics(theirs, model)
@@ -140,3 +174,6 @@ def _set_stem_numerics(theirs: Any, model: Any) -> None:
       module.eps = model.group_norm_eps
     if isinstance(module, timm.layers.StdConv2dSame) and model.weight_standardization == "google":
       module.forward = google.__get__(module)
+
+
+TIMM_BUILDERS = {VisionTransformer: _vit, HybridVisionTransformer: _vit, MlpMixer: _mixer}

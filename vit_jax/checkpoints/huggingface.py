@@ -113,10 +113,8 @@ def config_of(
 def _refuse_inexpressible(model: Any) -> None:
   name = type(model).__name__
   if name != "VisionTransformer":
-    raise UserError(
-      f"transformers has no {name} (its ViT hybrid was removed in version 5); "
-      "save an .npz or .safetensors file."
-    )
+    why = " (its ViT hybrid was removed in version 5)" if name.startswith("Hybrid") else ""
+    raise UserError(f"transformers has no {name}{why}; save an .npz or .safetensors file.")
   for field, only in (("classifier", "token"), ("position_embedding", "learned_1d")):
     if getattr(model, field) != only:
       raise UserError(
