@@ -28,7 +28,11 @@ RELATIVE = re.compile(r"/relative_position_bias/table$")
 CLASS_ROWS = 3  # Rows at the end of a relative table for pairs with the class token.
 # Of each list a model has one; in this order, as a hybrid embeds patches of its stem's output.
 PATCHES = ("embedding/kernel", "stem/kernel")  # [height, width, channels, dim]
-FIRST_CONVOLUTIONS = ("conv_root/kernel", *PATCHES)  # Sees the image.
+FIRST_CONVOLUTIONS = (
+  "root_block/conv_root/kernel",
+  "conv_root/kernel",
+  *PATCHES,
+)  # Sees the image.
 # Mixes tokens by a matrix [tokens, width], which ties a Mixer to one grid.
 TOKEN_MIXING = "MixerBlock_0/token_mixing/Dense_0/kernel"
 
@@ -104,11 +108,7 @@ def adapt_positions(
   """
   flat = dict(flat)
   old, _ = grid_of(flat, known)
-  if TOKEN_MIXING in flat and old not in (None, new):
-    raise UserError(
-      f"a Mixer's token-mixing MLPs are tied to its grid: the checkpoint's is {old[0]}x{old[1]} "
-      f"patches, not {new[0]}x{new[1]}; leave image_size out, and resize the images instead."
-    )
+  _refuse_other_mixing(flat, new, old)
   if POSITIONS in flat and POSITIONS in expected and flat[POSITIONS].ndim == 3:
     flat[POSITIONS] = _adapt_tokens(flat, expected[POSITIONS][1], new, known, method)
   for axis, path in ((0, ROWS), (1, COLUMNS)):
@@ -122,6 +122,22 @@ def adapt_positions(
   for path in tables:
     flat[path] = _adapt_relative(flat[path], new, old, method)
   return flat
+
+
+def _refuse_other_mixing(flat: Flat, new: Grid, old: Grid | None) -> None:
+  """Raises a UserError if token mixing is for another grid: it says nothing about other ones."""
+  if TOKEN_MIXING not in flat or old == new:
+    return
+  tokens = flat[TOKEN_MIXING].shape[0]
+  if old is None and tokens == new[0] * new[1]:
+    return
+  theirs, advice = f"{tokens}, in no square", "pass the image_size that it was trained at"
+  if old:
+    theirs, advice = "{}x{}".format(*old), "leave image_size out, and resize the images instead"
+  raise UserError(
+    "a Mixer's token-mixing MLPs are tied to one grid of patches: the checkpoint's is "
+    f"{theirs}, not {new[0]}x{new[1]}; {advice}."
+  )
 
 
 def _log_resize(what: str, old: Grid, new: Grid, method: str) -> None:

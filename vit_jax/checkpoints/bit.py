@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of BiT's parameters (arXiv:1912.11370): those of the released files, and timm's."""
 
+import collections
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +12,10 @@ import numpy as np
 from vit_jax.checkpoints import npz
 from vit_jax.checkpoints.tables import CONV, COPY, How, Table, norm, to_ours, to_theirs
 from vit_jax.checkpoints.tree import Flat, as_float32
+from vit_jax.models.bit import ROOT_WIDTH
 
-# What the weights mean without another word: in the released files, and in timm's.
+# Where the numbers come from if nothing else is said about Google's files.
 NUMERICS = {"weight_standardization": "bit", "group_norm_eps": 1e-5}
-TIMM_NUMERICS = {"weight_standardization": "timm", "group_norm_eps": 1e-5}
 
 
 def _without(axes: tuple[int, int], x: np.ndarray) -> np.ndarray:
@@ -75,3 +77,16 @@ def from_official(flat: Mapping[str, Any]) -> tuple[Flat, list[str]]:
 def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
   """Our names as the released files'."""
   return to_theirs(flat, OFFICIAL_TO_OURS)[0]
+
+
+def sizes_of(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """The fields of `models.bit.BitResNet` that our names and shapes tell; {} of other families."""
+  root = flat.get("root_block/conv_root/kernel")
+  if root is None:
+    return {}
+  units = {match[0]: match[1] for path in flat if (match := re.match(r"(block\d+)/unit\d+/", path))}
+  stages = collections.Counter(units.values())
+  return {
+    "num_units": tuple(stages[stage] for stage in sorted(stages)),
+    "width_factor": root.shape[-1] / ROOT_WIDTH,
+  }

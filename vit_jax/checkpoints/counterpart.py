@@ -15,6 +15,7 @@ import numpy as np
 from vit_jax.checkpoints import npz
 from vit_jax.checkpoints.torch import to_timm
 from vit_jax.errors import UserError
+from vit_jax.models.bit import ROOT_WIDTH, BitResNet
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 
@@ -132,6 +133,33 @@ def _mixer(model: MlpMixer, image_size: tuple[int, int], channels: int) -> Any:
   )
 
 
+# The epsilon of timm's weight standardisation, for ours.
+TIMM_STANDARDIZATION = {"bit": 1e-10, "timm": 1e-8}
+
+
+def _bit(model: BitResNet, image_size: tuple[int, int], channels: int) -> Any:
+  import timm.layers
+  from timm.models import resnetv2
+
+  del image_size
+  if model.weight_standardization not in TIMM_STANDARDIZATION:
+    raise UserError(f"timm's BiT has no weight_standardization={model.weight_standardization!r}.")
+  return resnetv2.ResNetV2(
+    layers=list(model.num_units),
+    width_factor=model.width_factor,
+    stem_chs=ROOT_WIDTH,
+    stem_type="fixed",
+    conv_layer=functools.partial(
+      timm.layers.StdConv2d, eps=TIMM_STANDARDIZATION[model.weight_standardization]
+    ),
+    norm_layer=functools.partial(
+      timm.layers.GroupNormAct, num_groups=model.num_groups, eps=model.group_norm_eps
+    ),
+    num_classes=model.num_classes,
+    in_chans=channels,
+  )
+
+
 def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -> Any:
   import timm
 
@@ -176,4 +204,9 @@ def _set_stem_numerics(theirs: Any, model: Any) -> None:
       module.forward = google.__get__(module)
 
 
-TIMM_BUILDERS = {VisionTransformer: _vit, HybridVisionTransformer: _vit, MlpMixer: _mixer}
+TIMM_BUILDERS = {
+  VisionTransformer: _vit,
+  HybridVisionTransformer: _vit,
+  MlpMixer: _mixer,
+  BitResNet: _bit,
+}

@@ -81,7 +81,7 @@ def config_of(
   Raises:
     UserError: the model does something that transformers' ViT does not; says what.
   """
-  _refuse_inexpressible(model)
+  refuse_inexpressible(model)
   side = lambda pair: pair[0] if pair[0] == pair[1] else list(pair)
   patch = model.patch_size if isinstance(model.patch_size, int) else side(tuple(model.patch_size))
   config = {
@@ -110,7 +110,8 @@ def config_of(
   return config
 
 
-def _refuse_inexpressible(model: Any) -> None:
+def refuse_inexpressible(model: Any) -> None:
+  """Raises a UserError if transformers has no such model, or its ViT lacks a field of it."""
   name = type(model).__name__
   if name != "VisionTransformer":
     why = " (its ViT hybrid was removed in version 5)" if name.startswith("Hybrid") else ""

@@ -50,8 +50,8 @@ TO_RELEASED = [
   (rf"^{_BLOCK}/LayerNorm_1/", r"\1/LayerNorm_2/"),
   (rf"^{_BLOCK}/MlpBlock_0/", r"\1/MlpBlock_3/"),
 ]
-# Old GroupNorm stored its parameters as (1, 1, 1, C).
-SQUEEZED = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
+# Old GroupNorm, and that of big_vision's BiT, stored its parameters as (1, 1, 1, C).
+SQUEEZED = re.compile(r"(^|/)(gn(\d+|_root|_proj)|norm-pre-head)/(scale|bias)$")
 
 
 def renamed(flat: Mapping[str, Any], table: list[tuple[str, str]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, download, torch, tree
+from vit_jax.checkpoints import adapt, bit, download, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -170,7 +170,7 @@ def _check_family(source: Source, entry: registry.Entry) -> None:
 
 def _family(entry: registry.Entry) -> str:
   """The registry's family as reading.FAMILIES calls it."""
-  names = {"vit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
+  names = {"vit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer", "bit": "BiT ResNet"}
   return names.get(entry.family, entry.family)
 
 
@@ -180,17 +180,18 @@ def _alike(source: Source, family: str) -> list[str]:
     return [source.metadata["model"]]
   kernel = source.flat.get(adapt.first_of(adapt.PATCHES, source.flat))
   depth = len({match[2] for match in map(tree.LAYER.match, source.flat) if match})
-  if kernel is None or kernel.ndim != 4:
-    return []
-  patch, width = kernel.shape[0], kernel.shape[-1]
-  sizes = (  # As ViTs call them, and Mixers.
-    {"hidden_size": width, "num_layers": depth, "patch_size": patch},
-    {"hidden_dim": width, "num_blocks": depth, "patch_size": patch},
-  )
+  sizes = [bit.sizes_of(source.flat)]
+  if kernel is not None and kernel.ndim == 4:
+    patch, width = kernel.shape[0], kernel.shape[-1]
+    sizes += [  # As ViTs call them, and Mixers.
+      {"hidden_size": width, "num_layers": depth, "patch_size": patch},
+      {"hidden_dim": width, "num_blocks": depth, "patch_size": patch},
+    ]
   return [
     name
     for name, entry in registry.MODELS.items()
-    if _family(entry) == family and any(size.items() <= entry.config.items() for size in sizes)
+    if _family(entry) == family
+    and any(size and size.items() <= entry.config.items() for size in sizes)
   ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoints import huggingface, npz, torch, torch_files, tree
+from vit_jax.checkpoints import bit, huggingface, npz, torch, torch_files, tree
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 
@@ -72,9 +72,21 @@ SCHEMES = {
       "group_norm_eps": 1e-6,
     },
   ),
+  "bit": Scheme(
+    "BiT's npz",
+    re.compile(r"(^|/)resnet/root_block/standardized_conv2d(_\d+)?/kernel$"),
+    lambda flat, heads: bit.from_official(flat),
+    bit.NUMERICS,
+  ),
+  "big_vision_bit": Scheme(
+    "big_vision's BiT",
+    re.compile(r"(^|/)root_block/conv_root/kernel$"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    bit.NUMERICS,
+  ),
   "timm": Scheme(
     "timm",
-    re.compile(r"^(patch_embed|stem)\.proj\.weight$"),
+    re.compile(r"^(patch_embed\.proj|stem\.proj|stages\.0\.blocks\.0\.downsample\.conv)\.weight$"),
     lambda state, heads: torch.from_timm(tree.as_float32(state), heads),
     torch.TIMM_NUMERICS,
   ),
@@ -96,7 +108,7 @@ SCHEMES = {
 FAMILIES = [
   ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
   ("Swin", re.compile(r"relative_position_bias_table\b")),
-  ("BiT ResNet", re.compile(r"(^|/)block\d+/unit\d\d+/|^resnet/")),
+  ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
   ("hybrid ViT", re.compile(r"(^|/)conv_root/kernel$|^patch_embed\.backbone\.")),
   ("ViT", re.compile(r"(^|/)Transformer/encoderblock(_\d+)?/|(^|\.)blocks\.\d+\.attn\.qkv\.")),
 ]

@@ -11,13 +11,15 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, huggingface, npz, torch, torch_files, tree
+from vit_jax.checkpoints import adapt, bit, huggingface, npz, torch, torch_files, tree
 from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.layers import choose
 
 FORMATS = ("npz", "timm", "hf")
+# By a path that only such a tree begins with: to the names of the released files.
+TO_RELEASED = (("root_block/", bit.to_released), ("", npz.to_released))
 
 
 def save_checkpoint(
@@ -55,11 +57,15 @@ def save_checkpoint(
   flat = tree.from_tree(variables["params"])
   described = {**describe(model), **_image_size(model, flat), **(metadata or {})}
   if format == "npz":
-    npz.write_npz(path, npz.to_released(flat), described)
+    to_released = next(
+      convert for start, convert in TO_RELEASED if any(path.startswith(start) for path in flat)
+    )
+    npz.write_npz(path, to_released(flat), described)
   elif format == "timm":
     _refuse_what_timm_lacks(model)
     torch_files.write_safetensors(path, torch.to_timm(flat), described)
   else:
+    huggingface.refuse_inexpressible(model)
     if "image_size" not in described:
       raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
     size, channels = described["image_size"], adapt.input_channels(flat)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vit_jax.checkpoints import bit
 from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.tables import (
   CONV,
@@ -180,11 +181,13 @@ TORCHVISION_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-6}
 # that only such a file has: its table.
 TIMM_IMPORTS: Sequence[tuple[re.Pattern[str], Table]] = (
   (re.compile(r"^blocks\.\d+\.mlp_tokens\."), TIMM_MIXER_TO_OURS),
+  (re.compile(r"^stages\."), bit.TIMM_TO_OURS),
   (re.compile(""), TIMM),
 )
 # By a path that only such a tree begins with: the model of timm's that it is for, and its names.
 TIMM_EXPORTS: Sequence[tuple[str, str, Table]] = (
   ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS),
+  ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS),
   ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS),
   ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS),
 )

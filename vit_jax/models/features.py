@@ -19,6 +19,7 @@ from vit_jax.errors import UserError
 NAMES = (
   (r"tokens", "tokens"),
   (r"representation", "pre_logits"),
+  (r"stage(\d+)", "stages/{}"),
   (r"(?:Transformer/encoderblock|MixerBlock)(?:_(\d+))?/block", "blocks/{}"),
   (r"Transformer/encoderblock(?:_(\d+))?/.*/weights", "attention/{}"),
   (r"MAPHead_0/.*/weights", "attention/map"),
@@ -63,6 +64,7 @@ def extract_features(
     "pre_logits" [batch, dim]: what the head sees (after `pre_logits`' tanh, where there is one).
     "tokens" [batch, tokens, dim]: after the last norm, class token first when there is one.
     "blocks/0" ... [batch, tokens, dim]: after each block, before the last norm.
+    "stages/0" ... [batch, height, width, channels]: of a ResNet, after each stage.
 
   Raises:
     UserError: if a name in `layers` matches nothing.

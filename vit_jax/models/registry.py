@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from vit_jax.errors import UserError, nearest
+from vit_jax.models.bit import BitResNet
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
@@ -101,6 +102,16 @@ MIXERS = {
   "H": (1280, 32, 640, 5120, (14,)),
 }
 
+# Units per stage and width factor: section 4.1 of arXiv:1912.11370.
+BITS = {
+  "BiT-R50x1": ((3, 4, 6, 3), 1.0),
+  "BiT-R50x3": ((3, 4, 6, 3), 3.0),
+  "BiT-R101x1": ((3, 4, 23, 3), 1.0),
+  "BiT-R101x3": ((3, 4, 23, 3), 3.0),
+  "BiT-R152x2": ((3, 8, 36, 3), 2.0),
+  "BiT-R152x4": ((3, 8, 36, 3), 4.0),
+}
+
 
 def _vit_config(size: str) -> dict[str, Any]:
   width, depth, mlp, heads = SIZES[size]
@@ -131,6 +142,8 @@ def _entries() -> dict[str, Entry]:
     )
     for patch in patches:
       entries.append((f"Mixer-{size}_{patch}", "mixer", MlpMixer, dict(config, patch_size=patch)))
+  for name, (units, factor) in BITS.items():
+    entries.append((name, "bit", BitResNet, dict(num_units=units, width_factor=factor)))
   return {
     name: Entry(
       name, family, module, types.MappingProxyType(config), InputSpec(), WEIGHTS.get(name, ())
