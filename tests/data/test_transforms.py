@@ -14,13 +14,13 @@ from PIL import Image
 from skimage import data as skimage_data
 from sklearn.datasets import load_sample_images
 
+from vit_jax.checkpoints.preprocessing import preprocessing_for
 from vit_jax.data import transforms
 from vit_jax.data.transforms import (
   Preprocessing,
   eval_transform,
   inception_box,
   normalize,
-  preprocessing_for,
   train_transform,
 )
 from vit_jax.errors import UserError
@@ -249,7 +249,10 @@ def test_affine_moves_a_dot_as_told():
   [
     (dict(interpolation="bilinar"), "did you mean 'bilinear'.*bicubic, area"),
     (dict(train_crop="centre"), "inception, random, none"),
-    (dict(eval_resize="crop"), "squash, resize_crop, digit"),
+    (dict(eval_resize="crop"), "squash, squash_crop, resize_crop, digit"),
+    (dict(crop_offset="ceil"), "round, floor"),
+    (dict(resize=(256, 200)), "pp.resize=.256, 200. is smaller"),
+    (dict(resize=(256, 300, 3)), "pp.resize"),
     (dict(crop=0), "pp.crop"),
     (dict(crop=(224,)), "pp.crop"),
     (dict(crop=224, resize=200), "pp.resize=200 is smaller"),

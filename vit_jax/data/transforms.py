@@ -24,11 +24,11 @@ from vit_jax.errors import UserError, nearest
 
 __all__ = [
   "BadImage",
+  "Preprocess",
   "Preprocessing",
   "decode",
   "eval_transform",
   "normalize",
-  "preprocessing_for",
   "train_transform",
 ]
 
@@ -36,7 +36,8 @@ Transform = Callable[..., dict[str, Any]]
 
 _CHOICES = {
   "train_crop": ("inception", "random", "none"),
-  "eval_resize": ("squash", "resize_crop", "digit"),
+  "eval_resize": ("squash", "squash_crop", "resize_crop", "digit"),
+  "crop_offset": ("round", "floor"),
   "interpolation": ("bilinear", "bicubic", "area"),
 }
 _CV2 = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
@@ -51,15 +52,19 @@ class Preprocessing:
   Attributes:
     train, val, test: split specs such as "train[:98%]", or None.
     crop: the model's input size, pixels or (height, width).
-    resize: shorter side before the crop ("resize_crop"), or the side of the square from which
-      "random" crops; None means `crop`.
+    resize: the size before a crop, pixels or (height, width); None means `crop`. "random" and
+      "squash_crop" squash to it; for "resize_crop" it is what the image just covers, pixels then
+      being its shorter side.
     train_crop: "inception" (part of the image, area `min_area`..1 and aspect 3/4..4/3), "random"
       (squash to `resize`, then crop anywhere) or "none" (as in evaluation).
     flip: mirror half of the training images.
     random_affine: None, or degrees (rotation up to +-), translate (up to this fraction of the
       side), scale (lowest, highest).
-    eval_resize: "squash" (the ancestor's: the whole image to `crop`), "resize_crop" (timm's:
-      shorter side to `resize`, centre crop) or "digit" (`digits.prepare_digit`).
+    eval_resize: "squash" (the ancestor's: the whole image to `crop`), "squash_crop" (DeiT's in
+      transformers: the whole image to `resize`, centre crop), "resize_crop" (timm's: shorter side
+      to `resize`, centre crop) or "digit" (`digits.prepare_digit`).
+    crop_offset: "round" or "floor": where a centre crop lies whose margins add up to an odd number.
+      torchvision and with it timm round the half (to even), transformers cuts it off.
     interpolation: "bilinear", "bicubic" or "area".
     antialias: False samples as `tf.image.resize` does by default; True filters as Pillow does.
     mean, std: of the channels, in 0..1.
@@ -70,12 +75,13 @@ class Preprocessing:
   val: str | None = None
   test: str | None = None
   crop: int | tuple[int, int] = 224
-  resize: int | None = None
+  resize: int | tuple[int, int] | None = None
   train_crop: str = "inception"
   min_area: float = 0.05
   flip: bool = True
   random_affine: Mapping[str, Any] | None = None
   eval_resize: str = "squash"
+  crop_offset: str = "round"
   interpolation: str = "bilinear"
   antialias: bool = False
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -90,11 +96,13 @@ class Preprocessing:
           f"pp.{field}={value!r} is unknown{nearest(str(value), choices)}; choose one of "
           f"{', '.join(choices)}."
         )
-    crop = (self.crop,) * 2 if isinstance(self.crop, int) else tuple(self.crop)
-    if len(crop) != 2 or not all(isinstance(c, int) and c > 0 for c in crop):
-      raise UserError(f"pp.crop={self.crop!r} must be a positive size or (height, width).")
-    if self.resize is not None and self.resize < max(crop):
-      raise UserError(f"pp.resize={self.resize} is smaller than pp.crop={max(crop)}; enlarge it.")
+    crop, big = _pair(self.crop), _pair(self.crop if self.resize is None else self.resize)
+    for field, pair in (("crop", crop), ("resize", big)):
+      if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        value = getattr(self, field)
+        raise UserError(f"pp.{field}={value!r} must be a positive size or (height, width).")
+    if big[0] < crop[0] or big[1] < crop[1]:
+      raise UserError(f"pp.resize={self.resize} is smaller than pp.crop={self.crop}; enlarge it.")
     if not 0 < self.min_area <= 1:
       raise UserError(f"pp.min_area={self.min_area} must be above 0 and at most 1.")
     if self.channels not in (1, 3):
@@ -115,7 +123,21 @@ class Preprocessing:
   @property
   def size(self) -> tuple[int, int]:
     """(height, width) of what the transforms return."""
-    return (self.crop, self.crop) if isinstance(self.crop, int) else tuple(self.crop)
+    return _pair(self.crop)
+
+  @property
+  def resized(self) -> tuple[int, int]:
+    """(height, width) that an image is squashed to, or just covers, before a crop."""
+    if self.resize is None:
+      return self.size
+    if self.eval_resize == "resize_crop" and isinstance(self.resize, int):
+      factor = self.resize / min(self.size)
+      return math.floor(self.size[0] * factor), math.floor(self.size[1] * factor)
+    return _pair(self.resize)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+  return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _affine_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +247,7 @@ def _affine(image: np.ndarray, settings: Mapping[str, Any], rng: np.random.Gener
 def train_transform(spec: Preprocessing) -> Transform:
   """`(record, rng) -> {"image": uint8 [height, width, channels], "label": int32}` for training."""
   evaluate = _eval_image(spec)
-  big = (spec.resize or max(spec.size),) * 2
+  big = _pair(max(spec.size) if spec.resize is None else spec.resize)
 
   def transform(record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     if spec.train_crop == "inception":
@@ -263,57 +285,39 @@ def eval_transform(spec: Preprocessing) -> Transform:
 
 def _eval_image(spec: Preprocessing) -> Callable[[bytes | np.ndarray], np.ndarray]:
   """`(bytes or array) -> [height, width, channels]`, without randomness."""
-  if spec.eval_resize == "resize_crop":
-    shorter = _shorter_sides(spec.resize, spec.size)
 
-    def evaluate(image):
-      pixels = decode(image, spec.channels)
-      return _resize_crop(pixels, shorter, spec.size, spec.interpolation, spec.antialias)
-
-  elif spec.eval_resize == "digit":
-
-    def evaluate(image):
+  def evaluate(image: bytes | np.ndarray) -> np.ndarray:
+    size, filters = spec.size, (spec.interpolation, spec.antialias)
+    if spec.eval_resize == "digit":
       digit = digits.prepare_digit(decode(image, 1))
-      if spec.channels == 3:
-        digit = np.repeat(digit, 3, axis=2)
-      return resize(digit, spec.size, spec.interpolation, spec.antialias)
-
-  else:
-
-    def evaluate(image):
-      return resize(decode(image, spec.channels), spec.size, spec.interpolation, spec.antialias)
+      return resize(np.repeat(digit, spec.channels, axis=2), size, *filters)
+    pixels = decode(image, spec.channels)
+    if spec.eval_resize == "squash":
+      return resize(pixels, size, *filters)
+    cover = spec.resized
+    if spec.eval_resize == "resize_crop":
+      cover = _covering(pixels.shape[:2], cover)
+    return _center_crop(resize(pixels, cover, *filters), size, spec.crop_offset)
 
   return evaluate
 
 
-def _shorter_sides(shorter: int | None, size: tuple[int, int]) -> tuple[int, int]:
-  """What the image must cover before the crop: for a square `size`, `shorter` both ways."""
-  if shorter is None:
-    return size
-  factor = shorter / min(size)
-  return math.floor(size[0] * factor), math.floor(size[1] * factor)
-
-
-def _resize_crop(
-  image: np.ndarray,
-  cover: tuple[int, int],
-  size: tuple[int, int],
-  interpolation: str,
-  antialias: bool,
-) -> np.ndarray:
-  """timm's evaluation: resize, keeping the aspect, to just cover `cover`; crop the centre."""
-  height, width = image.shape[:2]
+def _covering(image: tuple[int, int], cover: tuple[int, int]) -> tuple[int, int]:
+  """The (height, width) at which an image, keeping its aspect, just covers `cover`."""
+  height, width = image
   if cover[0] == cover[1]:  # torchvision's Resize(int), which truncates the longer side.
     side = cover[0]
     if height <= width:
-      height, width = side, int(side * width / height)
-    else:
-      height, width = int(side * height / width), side
-  else:  # timm's ResizeKeepRatio, which rounds both.
-    ratio = min(height / cover[0], width / cover[1])
-    height, width = round(height / ratio), round(width / ratio)
-  image = resize(image, (height, width), interpolation, antialias)
-  top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+      return side, int(side * width / height)
+    return int(side * height / width), side
+  # timm's ResizeKeepRatio, which rounds both.
+  ratio = min(height / cover[0], width / cover[1])
+  return round(height / ratio), round(width / ratio)
+
+
+def _center_crop(image: np.ndarray, size: tuple[int, int], offset: str) -> np.ndarray:
+  margins = (image.shape[0] - size[0], image.shape[1] - size[1])
+  top, left = (round(m / 2) if offset == "round" else m // 2 for m in margins)
   return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
 
 
@@ -326,40 +330,51 @@ def normalize(images: Any, mean: Any, std: Any) -> Any:
   return (images.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def preprocessing_for(
-  name: Any,
-) -> Callable[[str | os.PathLike[str] | bytes | np.ndarray | Image.Image], np.ndarray]:
-  """The preprocessing that a model's released weights expect.
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """From an image to what a model sees in evaluation; `vit_jax.preprocessing_for` gives it.
 
-  Args:
-    name: a model's name, or a `vit_jax.models.registry.InputSpec`.
+  "squash" without antialias is computed in float32, as the original did; what the loader feeds is
+  the same rounded to grey levels.
 
-  Returns:
-    A function from a path, encoded bytes, a Pillow image or uint8 [height, width, channels] to
-    float32 [height, width, channels], normalised. "squash" without antialias is computed in
-    float32, as the original did; what the loader feeds is the same rounded to grey levels.
+  Attributes:
+    settings: size, crop, interpolation, mean and std; what training does is left out.
   """
-  if isinstance(name, str):
-    from vit_jax.models import registry
 
-    spec = registry.get_entry(name).input
-  else:
-    spec = name
-  size = (spec.image_size,) * 2 if isinstance(spec.image_size, int) else tuple(spec.image_size)
-  cover = (math.floor(size[0] / spec.crop), math.floor(size[1] / spec.crop))
+  settings: Preprocessing
 
-  def preprocess(image: str | os.PathLike[str] | bytes | np.ndarray | Image.Image) -> np.ndarray:
+  def __call__(
+    self, image: str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+  ) -> np.ndarray:
+    """Prepares one image.
+
+    Args:
+      image: a path, encoded bytes, a Pillow image, or uint8 [height, width] or [height, width,
+        channels].
+
+    Returns:
+      float32 [height, width, channels] of the model's size, normalised.
+
+    Raises:
+      BadImage: the bytes cannot be decoded.
+    """
+    spec = self.settings
     if isinstance(image, (str, os.PathLike)):
       image = pathlib.Path(image).read_bytes()
     elif isinstance(image, Image.Image):
       image = from_pil(image)
-    pixels = decode(image, spec.channels)
-    if spec.resize == "resize_crop":
-      pixels = _resize_crop(pixels, cover, size, spec.interpolation, spec.antialias)
-    elif spec.antialias:
-      pixels = resize(pixels, size, spec.interpolation, True)
+    if spec.eval_resize == "squash" and not spec.antialias:
+      pixels = decode(image, spec.channels).astype(np.float32)
+      pixels = resize(pixels, spec.size, spec.interpolation, False)
     else:
-      pixels = resize(pixels.astype(np.float32), size, spec.interpolation, False)
+      pixels = _eval_image(spec)(image)
     return normalize(pixels, spec.mean, spec.std)
 
-  return preprocess
+  def __str__(self) -> str:
+    spec = self.settings
+    size, resized = ("x".join(map(str, pair)) for pair in (spec.size, spec.resized))
+    before = f" from {resized}" if spec.eval_resize.endswith("crop") else ""
+    return (
+      f"{size} pixels, {spec.eval_resize}{before}, {spec.interpolation} "
+      f"{'with' if spec.antialias else 'without'} antialias, mean {spec.mean}, std {spec.std}"
+    )
