@@ -112,12 +112,18 @@ def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
   return config
 
 
-def find_model(short: str) -> str:
-  """Registry name for a short one ("b16") or a full one ("ViT-B_16")."""
-  names = {short_name(name): name for name in registry.list_models()}
+def find_model(short: str, prefix: str = "") -> str:
+  """Registry name for a short one ("b16") or a full one ("ViT-B_16").
+
+  Args:
+    short: the name.
+    prefix: of the models to choose from, such as "Mixer-", which short names then leave out.
+  """
+  models = registry.list_models(f"{prefix}*")
+  names = {short_name(name.removeprefix(prefix)): name for name in models}
   if short in names:
     return names[short]
-  if short in registry.MODELS:
+  if short in models:
     return short
   hint = nearest(short, tuple(names)) or f"; choose from {', '.join(names)}."
   raise UserError(f"there is no model {short!r} in this configuration{hint}")
