@@ -18,7 +18,7 @@ ANCESTOR = [
   *("ViT-Ti_16", "ViT-S_16", "ViT-B_16", "ViT-L_16", "ViT-S_32", "ViT-B_32", "ViT-L_32"),
   *("ViT-B_8", "ViT-H_14", "ViT-S_16-gap-norep", "ViT-S_32-gap-norep", "ViT-B_16-gap-norep"),
   *("ViT-B_32-gap-norep", "R+ViT-Ti_16", "R26+ViT-S_32", "R26+ViT-B_32", "R50+ViT-B_16"),
-  "R50+ViT-L_32",
+  *("R50+ViT-L_32", "Mixer-B_16", "Mixer-B_32", "Mixer-L_16"),
 ]
 
 
@@ -69,6 +69,9 @@ def test_augreg_has_no_huge_model():
 
 # What the ancestor's own test expects of its models (vit_jax/models_test.py).
 ANCESTOR_PARAMETERS = {
+  "Mixer-B_16": 59_880_472,
+  "Mixer-B_32": 60_293_428,
+  "Mixer-L_16": 208_196_168,
   "R+ViT-Ti_16": 6_337_704,
   "R26+ViT-B_32": 101_383_976,
   "R26+ViT-S_32": 36_431_912,
@@ -108,6 +111,9 @@ TIMM = {
   "R26+ViT-S_32": "vit_small_r26_s32_224",
   "R50+ViT-B_16": "vit_base_r50_s16_224",
   "R50+ViT-L_32": "vit_large_r50_s32_224",
+  "Mixer-S_32": "mixer_s32_224",
+  "Mixer-B_16": "mixer_b16_224",
+  "Mixer-L_16": "mixer_l16_224",
 }
 
 

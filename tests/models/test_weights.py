@@ -12,6 +12,7 @@ from vit_jax.models.weights import AUGREG, SOURCES, WEIGHTS
 
 FILES = [(name, row) for name, rows in WEIGHTS.items() for row in rows]
 KNOWN = [(name, row) for name, row in FILES if name in registry.MODELS]
+VITS = ("vit", "hybrid")
 AUGREG_FILES = [(name, row) for name, row in FILES if "/augreg/" in row.url]
 
 
@@ -72,7 +73,7 @@ def test_augreg_names_parse_and_tell_their_model(name, row):
 def test_names_are_unique_and_of_models():
   assert len({row.url for _, row in FILES}) == len(FILES)
   assert len({(name, row.tag) for name, row in FILES}) == len(FILES)
-  coming = ("Mixer-", "BiT-", "LiT-")
+  coming = ("BiT-", "LiT-")
   assert all(name in registry.MODELS or name.startswith(coming) for name in WEIGHTS)
   ancestor = ["Mixer-B_16", "Mixer-B_32", "Mixer-L_16", "LiT-B16B", "LiT-B16B_2", "LiT-L16L"]
   assert {*ancestor, "LiT-L16S", "LiT-L16Ti"} < set(WEIGHTS)
@@ -86,7 +87,11 @@ def test_an_accuracy_has_a_source():
   assert {row.source for _, row in FILES} == {*SOURCES, None}
 
 
-@pytest.mark.parametrize("name, row", KNOWN, ids=tag)
+def family_of(name):
+  return registry.MODELS[name].family
+
+
+@pytest.mark.parametrize("name, row", [k for k in KNOWN if family_of(k[0]) in VITS], ids=tag)
 def test_a_file_fits_its_model(name, row):
   model = registry.create_model(name)
   step = model.pixels_per_token()[0]
@@ -96,6 +101,17 @@ def test_a_file_fits_its_model(name, row):
   parameters = cost.costs()[name]["parameters"]  # With 1000 classes, at 224 pixels.
   parameters += (row.num_classes - 1000) * (width + 1) + (width * (width + 1) if layer else 0)
   parameters += ((row.image_size // step) ** 2 - (224 // step) ** 2) * width
+  assert row.megabytes == round(4 * parameters / 1e6)
+
+
+@pytest.mark.parametrize("name, row", [k for k in KNOWN if family_of(k[0]) == "mixer"], ids=tag)
+def test_a_file_fits_its_mixer(name, row):
+  assert row.image_size == 224 and row.url.startswith("gs://mixer_models/")
+  assert row.representation_size is None
+  classes = row.num_classes - 1000
+  parameters = cost.costs()[name]["parameters"] + classes * (
+    registry.create_model(name).hidden_dim + 1
+  )
   assert row.megabytes == round(4 * parameters / 1e6)
 
 
