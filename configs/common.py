@@ -53,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.decay_type = "cosine"
   config.grad_norm_clip = 1.0
   config.label_smoothing = 0.0
+  config.mixup = 0.0  # Alpha; 0 turns it off.
   config.optim = ml_collections.ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 0.0})
   config.optim_dtype = "bfloat16"  # Of the momentum.
 

@@ -160,7 +160,9 @@ def _folded(lines: Iterable[str]) -> list[str]:
   """Lines that differ only in their layer as one: "encoderblock_{0..11}/...". None is left out."""
   folded: dict[str, list[int]] = {}
   for line in lines:
-    match = re.search(r"(?<=encoderblock_)\d+|(?<=MixerBlock_)\d+|(?<=\bblocks\.)\d+", line)
+    match = re.search(
+      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=/unit)|(?<=\bblocks\.))\d+", line
+    )
     key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
     folded.setdefault(key, []).extend([] if match is None else [int(match[0])])
   result = []
