@@ -21,8 +21,9 @@ The relative error of the logits, `||ours - theirs|| / ||theirs||`, in float32 o
 weights, with noise on every leaf, on the same random images. PyTorch's model has the activation and
 the epsilons that the weights were made for. The last column is the error under the other GELU, or
 the other stem: what the tolerance of 1e-5 would have to miss. Leaves that logits cannot show (key
-biases, which the softmax cancels) are compared by value in the same tests. Widths are the real
-ones; depth is reduced to 1 or 2 blocks.
+biases, which the softmax cancels; the last bias of a Mixer's token mixing, which every LayerNorm
+cancels) are compared by value in the same tests. Widths are the real ones; depth is reduced to 1 or
+2 blocks.
 
     pytest tests/parity --write-parity-table
 
