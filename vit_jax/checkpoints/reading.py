@@ -72,18 +72,6 @@ SCHEMES = {
       "group_norm_eps": 1e-6,
     },
   ),
-  "bit": Scheme(
-    "BiT's npz",
-    re.compile(r"(^|/)resnet/root_block/standardized_conv2d(_\d+)?/kernel$"),
-    lambda flat, heads: bit.from_official(flat),
-    bit.NUMERICS,
-  ),
-  "big_vision_bit": Scheme(
-    "big_vision's BiT",
-    re.compile(r"(^|/)root_block/conv_root/kernel$"),
-    lambda flat, heads: (npz.to_linen(flat), []),
-    bit.NUMERICS,
-  ),
   "timm": Scheme(
     "timm",
     re.compile(r"^(patch_embed\.proj|stem\.proj|stages\.0\.blocks\.0\.downsample\.conv)\.weight$"),
@@ -101,6 +89,18 @@ SCHEMES = {
     re.compile(r"^conv_proj\.weight$"),
     lambda state, heads: torch.to_ours(tree.as_float32(state), torch.TORCHVISION_TO_OURS, heads),
     torch.TORCHVISION_NUMERICS,
+  ),
+  "bit": Scheme(
+    "BiT's npz",
+    re.compile(r"(^|/)resnet/root_block/standardized_conv2d(_\d+)?/kernel$"),
+    lambda flat, heads: bit.from_official(flat),
+    bit.NUMERICS,
+  ),
+  "big_vision_bit": Scheme(
+    "big_vision's BiT",
+    re.compile(r"(^|/)root_block/conv_root/kernel$"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    bit.NUMERICS,
   ),
 }
 

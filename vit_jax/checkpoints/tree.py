@@ -158,17 +158,17 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 def _folded(lines: Iterable[str]) -> list[str]:
   """Lines that differ only in their layer as one: "encoderblock_{0..11}/...". None is left out."""
-  folded: dict[str, list[int]] = {}
+  folded: dict[str, list[str]] = {}
   for line in lines:
     match = re.search(
       r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=/unit)|(?<=\bblocks\.))\d+", line
     )
     key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
-    folded.setdefault(key, []).extend([] if match is None else [int(match[0])])
+    folded.setdefault(key, []).extend([] if match is None else [match[0]])
   result = []
   for key, layers in folded.items():
-    label = _ranges(layers)
-    result.append(key.replace("\0", label if label.isdigit() else f"{{{label}}}"))
+    label = layers[0] if len(set(layers)) == 1 else f"{{{_ranges(map(int, layers))}}}"
+    result.append(key.replace("\0", label))
   return result
 
 
