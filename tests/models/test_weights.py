@@ -73,8 +73,7 @@ def test_augreg_names_parse_and_tell_their_model(name, row):
 def test_names_are_unique_and_of_models():
   assert len({row.url for _, row in FILES}) == len(FILES)
   assert len({(name, row.tag) for name, row in FILES}) == len(FILES)
-  coming = ("BiT-", "LiT-")
-  assert all(name in registry.MODELS or name.startswith(coming) for name in WEIGHTS)
+  assert all(name in registry.MODELS or name.startswith("LiT-") for name in WEIGHTS)
   ancestor = ["Mixer-B_16", "Mixer-B_32", "Mixer-L_16", "LiT-B16B", "LiT-B16B_2", "LiT-L16L"]
   assert {*ancestor, "LiT-L16S", "LiT-L16Ti"} < set(WEIGHTS)
   assert all(registry.MODELS[name].weights == WEIGHTS[name] for name, _ in KNOWN)
@@ -112,6 +111,14 @@ def test_a_file_fits_its_mixer(name, row):
   parameters = cost.costs()[name]["parameters"] + classes * (
     registry.create_model(name).hidden_dim + 1
   )
+  assert row.megabytes == round(4 * parameters / 1e6)
+
+
+@pytest.mark.parametrize("name, row", [k for k in KNOWN if family_of(k[0]) == "bit"], ids=tag)
+def test_a_file_fits_its_bit(name, row):
+  assert row.url.startswith("gs://bit_models/") and row.representation_size is None
+  width = 2048 * registry.create_model(name).width_factor
+  parameters = cost.costs()[name]["parameters"] + (row.num_classes - 1000) * (width + 1)
   assert row.megabytes == round(4 * parameters / 1e6)
 
 
