@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From one framework's file to another's, everything kept, and the proof that it is the same."""
 
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,9 +12,20 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax.checkpoints import adapt, counterpart, download, pretrained, reading, saving, tree
+from vit_jax.checkpoints import (
+  adapt,
+  counterpart,
+  download,
+  preprocessing,
+  pretrained,
+  reading,
+  saving,
+  tree,
+)
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 
@@ -55,8 +67,12 @@ def convert(
   if "pre_logits/kernel" in read.flat:
     overrides = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **overrides}
   model, variables = pretrained.from_pretrained(name, read, **overrides)
-  about = ("class_names", "image_size", "input")
+  about = ("class_names", "image_size")
   kept = {key: read.metadata[key] for key in about if key in read.metadata}
+  try:
+    kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
+  except UserError as error:
+    logger.info("The registry's preprocessing is written: %s", error)
   saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
   return model, variables
 

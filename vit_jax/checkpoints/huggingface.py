@@ -24,7 +24,13 @@ ACTIVATIONS = {
 }
 _TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 _KINDS = ("vit", "deit", "vit_mae")
-_BILINEAR = 2  # Pillow's number.
+# `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
+_PROCESSORS = {
+  "squash": "ViTImageProcessor",
+  "squash_crop": "DeiTImageProcessor",
+  "resize_crop": "CLIPImageProcessor",
+}
+_RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers.
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -124,16 +130,32 @@ def refuse_inexpressible(model: Any) -> None:
       )
 
 
-def preprocessor_of(spec: Mapping[str, Any], image_size: Sequence[int]) -> dict[str, Any]:
-  """`preprocessor_config.json` for an input spec (fields of `models.registry.InputSpec`)."""
+def preprocessor_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """`preprocessor_config.json` for how images are evaluated, as `preprocessing.to_metadata` has it.
+
+  Raises:
+    UserError: transformers has no processor that does so.
+  """
+  kind, resample = settings["eval_resize"], settings["interpolation"]
+  if kind not in _PROCESSORS or resample not in _RESAMPLE:
+    raise UserError(
+      f"no image processor of transformers does eval_resize={kind!r} with {resample!r}; "
+      "save an .npz or .safetensors file."
+    )
+  pair = lambda size: [size, size] if isinstance(size, int) else list(size)
+  crop = dict(zip(("height", "width"), pair(settings["crop"]), strict=True))
+  resized = pair(settings["resize"] or settings["crop"])
+  size = dict(zip(("height", "width"), resized, strict=True))
   return {
-    "image_processor_type": "ViTImageProcessor",
+    "image_processor_type": _PROCESSORS[kind],
     "do_resize": True,
-    "size": {"height": image_size[0], "width": image_size[1]},
-    "resample": {"bilinear": _BILINEAR, "bicubic": 3}[spec["interpolation"]],
+    "size": {"squash": crop, "resize_crop": {"shortest_edge": min(resized)}}.get(kind, size),
+    "resample": _RESAMPLE[resample],
+    "do_center_crop": kind != "squash",
+    **({"crop_size": crop} if kind != "squash" else {}),
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
-    "image_mean": list(spec["mean"]),
-    "image_std": list(spec["std"]),
+    "image_mean": list(settings["mean"]),
+    "image_std": list(settings["std"]),
   }

@@ -67,11 +67,7 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
   "CLIP": {**_EVERY, **_CLIP},
   "Bit": {**_EVERY, **_CLIP},  # DINOv2's.
 }
-SHORTER_SIDE = (
-  "Siglip",
-  "CLIP",
-  "Bit",
-)  # What a bare number for `size` is to these; to the others both.
+SHORTER_SIDE = ("Siglip", "CLIP", "Bit")  # A bare number for `size` is that; to others both sides.
 # "ViTImageProcessor", "ViTImageProcessorFast", and in old files "ViTFeatureExtractor".
 _TYPE = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers.
@@ -113,6 +109,12 @@ def preprocessing_for(
   preprocess = Preprocess(settings)
   logger.info("Images for %s, as %s says: %s.", source, told_by, preprocess)
   return preprocess
+
+
+def of_registry(name: str | None, image_size: Sequence[int] | None = None) -> Preprocessing:
+  """The registry's settings for a model; the ancestor's where it has no name there."""
+  spec = registry.get_entry(name).input if name else registry.InputSpec()
+  return _from_spec(spec, image_size and tuple(image_size))
 
 
 def _pair(size: int | Sequence[int]) -> Size:
@@ -197,17 +199,31 @@ def _from_spec(spec: registry.InputSpec, size: Size | None) -> Preprocessing:
   )
 
 
+# The fields of `Preprocessing` that say how an image is evaluated: what travels with weights.
+_TRAVELS = (
+  *("crop", "resize", "eval_resize", "crop_offset", "interpolation", "antialias"),
+  *("mean", "std", "channels"),
+)
+
+
+def to_metadata(settings: Preprocessing) -> dict[str, Any]:
+  """How images are evaluated, as JSON values to keep beside weights."""
+  return {field: getattr(settings, field) for field in _TRAVELS}
+
+
 def _from_metadata(metadata: Mapping[str, Any], size: Size | None) -> Preprocessing:
   """What we wrote beside the weights."""
-  spec = registry.InputSpec(**metadata["input"])
-  stored = metadata.get("image_size") or spec.image_size
-  return _from_spec(dataclasses.replace(spec, image_size=stored), size)
+  values = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["input"].items()}
+  return _resized_to(Preprocessing(train=None, **values), size)
 
 
 def _from_run(workdir: Path, size: Size | None) -> Preprocessing:
   from vit_jax.training import restore  # Late: training builds on this package.
 
-  settings = restore.read_run(workdir).preprocessing
+  return _resized_to(restore.read_run(workdir).preprocessing, size)
+
+
+def _resized_to(settings: Preprocessing, size: Size | None) -> Preprocessing:
   if size is None:
     return settings
   resized = _scaled(settings.resized, settings.size, size)

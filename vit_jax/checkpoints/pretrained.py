@@ -262,7 +262,7 @@ def _sizes(
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
   """The image size to load at, and the grid of the checkpoint where it can be told."""
   known = None
-  stored = source.metadata.get("image_size") or source.metadata.get("input", {}).get("image_size")
+  stored = source.metadata.get("image_size")
   if stored:
     known = _grid(model, _pair(stored))
   known, _ = adapt.grid_of(source.flat, known)

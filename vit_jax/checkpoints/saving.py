@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`save_checkpoint`: a model's parameters, with all that is needed to read them back the same."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,16 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, bit, huggingface, npz, torch, torch_files, tree
+from vit_jax.checkpoints import (
+  adapt,
+  bit,
+  huggingface,
+  npz,
+  preprocessing,
+  torch,
+  torch_files,
+  tree,
+)
 from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -44,7 +52,8 @@ def save_checkpoint(
     format: one of FORMATS; None takes it from the suffix of the path, and no suffix means "hf".
     metadata: JSON values to keep beside ours (activation, eps, configuration), such as
       {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
-      only be resized later if "image_size" is there.
+      only be resized later if "image_size" is there. "input" (preprocessing.to_metadata) says how
+      images are prepared; default: as for the registry's weights of that model.
 
   Raises:
     UserError: a suffix that is not the format's, a path that cannot be written, or something in
@@ -55,7 +64,11 @@ def save_checkpoint(
   if "params" not in variables:
     raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
   flat = tree.from_tree(variables["params"])
-  described = {**describe(model), **_image_size(model, flat), **(metadata or {})}
+  size = image_size(model, variables)
+  described = {**describe(model), **({"image_size": [*size]} if size else {}), **(metadata or {})}
+  if "input" not in described:
+    settings = preprocessing.of_registry(described["model"], described.get("image_size"))
+    described["input"] = preprocessing.to_metadata(settings)
   if format == "npz":
     to_released = next(
       convert for start, convert in TO_RELEASED if any(path.startswith(start) for path in flat)
@@ -72,7 +85,7 @@ def save_checkpoint(
     config = huggingface.config_of(model, size, channels, described.get("class_names", ()))
     files = {
       huggingface.CONFIG: config,
-      huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"], size),
+      huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"]),
     }
     torch_files.write_folder(path, torch.to_hf(flat), files, described)
 
@@ -94,13 +107,13 @@ def format_of(path: Path, format: str | None) -> str:
   return by_suffix
 
 
-def _image_size(model: nn.Module, flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """The image size that learned positions on a square grid are for; {} if they don't tell it."""
-  grid, _ = adapt.grid_of(flat)
+def image_size(model: nn.Module, variables: Mapping[str, Any]) -> tuple[int, int] | None:
+  """(height, width) that learned positions on a square grid are for; None if they don't tell."""
+  grid, _ = adapt.grid_of(tree.from_tree(variables["params"]))
   if grid is None:
-    return {}
+    return None
   height, width = model.pixels_per_token()
-  return {"image_size": [grid[0] * height, grid[1] * width]}
+  return grid[0] * height, grid[1] * width
 
 
 def _refuse_what_timm_lacks(model: nn.Module) -> None:
@@ -112,22 +125,14 @@ def _refuse_what_timm_lacks(model: nn.Module) -> None:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-  """JSON metadata of a model: registry name where one fits, numerics, all fields, input spec."""
+  """JSON metadata of a model: its registry name where one fits, numerics, and all its fields."""
   fields = {field: getattr(model, field) for field in registry.model_fields(type(model))}
   config = {key: value for key, value in fields.items() if _is_plain(value)}
   if "dtype" in fields:
     config["dtype"] = np.dtype(fields["dtype"]).name if fields["dtype"] is not None else None
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
   name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
-  spec = registry.MODELS[name].input if name else registry.InputSpec()
-  return {
-    "format": "vit_jax",
-    "version": 1,
-    "model": name,
-    **numerics,
-    "config": config,
-    "input": {k: v for k, v in dataclasses.asdict(spec).items() if k != "image_size"},
-  }
+  return {"format": "vit_jax", "version": 1, "model": name, **numerics, "config": config}
 
 
 def _is_plain(value: Any) -> bool:

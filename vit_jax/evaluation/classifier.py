@@ -63,13 +63,13 @@ def from_checkpoint(
 ) -> Classifier:
   """The classifier of a registry name, with a checkpoint or the registry's own weights.
 
-  Class names come from the file where it has them, else they are "class 0", "class 1", ...
+  Images are prepared as the checkpoint says, at its resolution unless `image_size` asks for another
+  (pixels). Class names come from the file where it has them, else they are "class 0", ...
   """
-  from vit_jax.checkpoints import download, pretrained, reading
+  from vit_jax.checkpoints import download, preprocessing, pretrained, reading, saving
 
   entry = registry.get_entry(name)
-  size = image_size or entry.input.image_size
-  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=size)
+  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
   if not model.num_classes:
     raise UserError(f"{checkpoint or name} has no classification head; fine-tune it first.")
   path = download.fetch(checkpoint) if checkpoint else None
@@ -77,25 +77,13 @@ def from_checkpoint(
   named = len(names) == model.num_classes
   if not named:
     names = [f"class {index}" for index in range(model.num_classes)]
-  preprocessing = _preprocessing(entry.input, size)
-  return Classifier(entry.name, model, variables, preprocessing, tuple(names), named=named)
-
-
-def _preprocessing(
-  spec: registry.InputSpec, size: int | tuple[int, int]
-) -> transforms.Preprocessing:
-  """The registry's evaluation input as the loader's settings, at another size where asked for."""
-  shorter = size if isinstance(size, int) else min(size)
-  return transforms.Preprocessing(
-    crop=size,
-    resize=math.floor(shorter / spec.crop) if spec.resize == "resize_crop" else None,
-    eval_resize=spec.resize,
-    interpolation=spec.interpolation,
-    antialias=spec.antialias,
-    mean=spec.mean,
-    std=spec.std,
-    channels=spec.channels,
-  )
+  size = image_size or saving.image_size(model, variables)
+  try:
+    settings = preprocessing.preprocessing_for(path or name, size).settings
+  except UserError as error:  # A bare file of another project; the model's own is the best guess.
+    log.info("Images are prepared as for %s: %s", entry.name, error)
+    settings = preprocessing.preprocessing_for(entry.name, size).settings
+  return Classifier(entry.name, model, variables, settings, tuple(names), named=named)
 
 
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
