@@ -23,8 +23,7 @@ from vit_jax.models.registry import MODELS, create_model
 SIZES = {
   "BiT-R50x1": ((1, 2, 1, 1), (97, 64)),
   "BiT-R50x3": ((1, 1), (64, 64)),
-  "BiT-R152x2": ((1, 1, 1), (75, 75)),
-  "BiT-R152x4": ((2,), (48, 48)),
+  "BiT-R152x4": ((2,), (49, 48)),
 }
 OURS, THEIRS = 1e-10, 1e-8  # Epsilons of weight standardisation: Google's, timm's.
 
@@ -52,7 +51,8 @@ def noisy(name):
 
 
 def ours_on(model, variables, pictures):
-  return jax.jit(model.apply)(variables, pictures)
+  # Not jitted: operations compiled for one unit or test serve the next.
+  return model.apply(variables, pictures)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -112,11 +112,12 @@ def test_all_of_r50x1_agrees_in_float64(tmp_path, parity):
   theirs = with_noise(timm.create_model("resnetv2_50x1_bit", num_classes=CLASSES)).eval()
   torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
   model, variables = from_pretrained("BiT-R50x1", tmp_path / "theirs.pth")
-  pictures = np.random.default_rng(7).uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
-  single = relative_error(ours_on(model, variables, pictures), logits(theirs, pictures))
+  pictures = np.random.default_rng(7).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+  forward = jax.jit(lambda model, *inputs: model.apply(*inputs), static_argnums=0)
+  single = relative_error(forward(model, variables, pictures), logits(theirs, pictures))
   with jax.enable_x64(True):
     double = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
-    ours = ours_on(model.clone(dtype="float64"), double, pictures.astype(np.float64))
+    ours = forward(model.clone(dtype="float64"), double, pictures.astype(np.float64))
     assert ours.dtype == np.float64
     error = relative_error(ours, logits(theirs.double(), pictures.astype(np.float64)))
   parity("BiT-R50x1, all units, float64 (last: float32)", "timm", "ours", error, single)
