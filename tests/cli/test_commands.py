@@ -43,7 +43,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 
 def test_models_table_and_json(capsys):
-  assert app.main(["models", "*B_16", "--json"]) == 0
+  assert app.main(["models", "*ViT-B_16", "--json"]) == 0
   rows = json.loads(capsys.readouterr().out)
   assert [row["name"] for row in rows] == ["ViT-B_16", "R50+ViT-B_16"]
   assert rows[0]["parameters"] == 86_567_656 and rows[0]["image_size"] == 224
@@ -153,6 +153,7 @@ def test_a_folder_of_photos_end_to_end(tmp_path, capfd, caplog):
   assert "corrupt.JPG" in caplog.text and "text.png" in caplog.text
   assert not any(name in caplog.text for name in ("grey.PNG", "cmyk", "really_a_png", "rotated"))
   results = json.loads((workdir / "results.json").read_text())
+  assert "wrote" in capfd.readouterr().out
   assert results["val"]["examples"] == results["test"]["examples"] == 12
 
   assert app.main(["evaluate", f"--workdir={workdir}", "--split=val", "--json"]) == 0
