@@ -73,7 +73,7 @@ def from_checkpoint(
   if not model.num_classes:
     raise UserError(f"{checkpoint or name} has no classification head; fine-tune it first.")
   path = download.fetch(checkpoint) if checkpoint else None
-  names = reading.read_metadata(path).get("class_names", ()) if path and path.is_file() else ()
+  names = reading.read_metadata(path).get("class_names", ()) if path else ()
   named = len(names) == model.num_classes
   if not named:
     names = [f"class {index}" for index in range(model.num_classes)]
