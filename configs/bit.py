@@ -26,7 +26,10 @@ not yet measured here.
 
 A small BiT from scratch, offline, on scikit-learn's handwritten digits:
 
-    vit-jax train --config=configs/bit.py:digits --workdir=runs/bit-digits
+    vit-jax train --config=configs/bit.py:digits --workdir=runs/bit-digits --config.seed=0
+
+Test accuracy 98.9%, 99.4% and 99.7% with seeds 0, 1 and 2 (1-nearest-neighbour: 98.1%); the whole
+command takes 55 to 63 seconds on two cores (AMD EPYC, shared with other work).
 """
 
 import ml_collections
