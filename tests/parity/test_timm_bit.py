@@ -120,4 +120,4 @@ def test_all_of_r50x1_agrees_in_float64(tmp_path, parity):
     ours = forward(model.clone(dtype="float64"), double, pictures.astype(np.float64))
     assert ours.dtype == np.float64
     error = relative_error(ours, logits(theirs.double(), pictures.astype(np.float64)))
-  parity("BiT-R50x1, all units, float64 (last: float32)", "timm", "ours", error, single)
+  parity("BiT-R50x1, all units, float64", "timm", "ours", error, single)
