@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 from tiny_model import CLASSES, assert_equal, flatten
 
+from vit_jax.checkpoints import convert
 from vit_jax.checkpoints.convert import verify
 from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained
@@ -169,3 +170,12 @@ def test_verify_runs_timms_model(suffix, saved, tmp_path):
   file = tmp_path / f"x{suffix}"
   save_checkpoint(file, model, variables, metadata={"image_size": [33, 40]})
   assert verify(file, model, variables) < 1e-5
+
+
+def test_where_float32_is_not_enough_verify_compares_in_float64(saved, monkeypatch):
+  folder, variables, _ = saved
+  model, _ = bit(**FIELDS)
+  monkeypatch.setattr(convert, "TOLERANCE", 0.0)  # As all units of a BiT exceed the real one.
+  assert verify(folder / "x.npz", model, variables) < 1e-12
+  off = jax.tree.map(lambda x: x * 1.001, variables)
+  assert verify(folder / "x.npz", model, off) > 1e-4

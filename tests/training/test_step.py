@@ -121,15 +121,24 @@ def test_without_mixup_nothing_changes():
     np.testing.assert_array_equal(value, after[1][path], err_msg=path)
 
 
-def test_dropout_differs_between_steps_and_seeds_but_repeats():
-  # At rate 0 the parameters stay, so that only the masks can change the loss.
+@pytest.mark.parametrize(
+  "model, options", [(Small(dropout_rate=0.5), {}), (Small(), {"mixup": 0.4, "num_classes": 5})]
+)
+def test_chance_differs_between_steps_and_seeds_but_repeats(model, options):
+  # At rate 0 the parameters stay, so that only masks or mixtures can change the loss.
   def losses(seed):
-    model, optimizer = Small(dropout_rate=0.5), optax.sgd(0.0)
+    optimizer = optax.sgd(0.0)
     mesh = mesh_lib.make_mesh()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
     state = create_state(model, variables, optimizer, None, seed, mesh=mesh)
     step = make_train_step(
-      model, optimizer, optax.constant_schedule(0.0), mesh, mean=(0.5,) * 3, std=(0.5,) * 3
+      model,
+      optimizer,
+      optax.constant_schedule(0.0),
+      mesh,
+      mean=(0.5,) * 3,
+      std=(0.5,) * 3,
+      **options,
     )
     result = []
     for _ in range(2):
@@ -165,7 +174,7 @@ import json, sys
 import jax
 from test_step import _batch, _setup, tiny
 assert jax.device_count() == int(sys.argv[1])
-state, step = _setup(accum_steps=2)
+state, step = _setup(accum_steps=2, mixup=0.4, num_classes=5)
 losses = []
 for seed in range(3):
   state, metrics = step(state, _batch(32, seed))

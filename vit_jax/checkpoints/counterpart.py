@@ -43,7 +43,7 @@ def run(path: str | os.PathLike, model: Any, images: np.ndarray) -> np.ndarray:
   Args:
     path: an .npz, timm's .safetensors or a transformers folder, opened by their own loaders.
     model: the flax module that the file was written for.
-    images: float32 [batch, height, width, channels].
+    images: float32 or float64 [batch, height, width, channels]; PyTorch computes in that.
 
   Returns:
     Logits [batch, classes]; without a head the representation [batch, dim].
@@ -71,7 +71,7 @@ def run(path: str | os.PathLike, model: Any, images: np.ndarray) -> np.ndarray:
       import safetensors.torch
 
       theirs.load_state_dict(safetensors.torch.load_file(path), strict=True)
-    return theirs.eval()(pixels).numpy()
+    return theirs.eval().to(pixels.dtype)(pixels).numpy()
 
 
 def _missing(package: str) -> str:
@@ -84,10 +84,10 @@ def _run_transformers(folder: Path, model: Any, pixels: Any) -> np.ndarray:
   except ImportError as error:
     raise UserError(_missing("transformers")) from error
   if model.num_classes:
-    theirs = ViTForImageClassification.from_pretrained(folder).eval()
+    theirs = ViTForImageClassification.from_pretrained(folder).eval().to(pixels.dtype)
     return theirs(pixels).logits.numpy()
   pooled = bool(model.representation_size)
-  theirs = ViTModel.from_pretrained(folder, add_pooling_layer=pooled).eval()
+  theirs = ViTModel.from_pretrained(folder, add_pooling_layer=pooled).eval().to(pixels.dtype)
   answer = theirs(pixels)
   return (answer.pooler_output if pooled else answer.last_hidden_state[:, 0]).numpy()
 
