@@ -139,3 +139,11 @@ def test_a_run_grows_longer_only_if_its_schedule_stays(decay_type, allowed):
   saved = make_plan(tiny.config(decay_type=decay_type)).to_dict()
   longer = make_plan(tiny.config(decay_type=decay_type, total_steps=20))
   assert (differences(saved, longer) == []) == allowed
+
+
+def test_a_key_that_was_added_since_does_not_keep_a_run_from_continuing():
+  plan = make_plan(tiny.config())
+  saved = plan.to_dict()
+  del saved["mixup"], saved["pp"]["crop_offset"]
+  assert not differences(saved, plan)
+  assert differences({**saved, "seed": 7}, plan) == ["seed (7 -> 0)"]

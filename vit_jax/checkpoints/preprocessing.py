@@ -161,8 +161,8 @@ def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str]:
       return _read(_from_processor, content, processor, size), str(processor)
     if "pretrained_cfg" in config or "architecture" in config:
       return _read(_from_timm, config, folder / CONFIG, size), str(folder / CONFIG)
-  elif path.stem in registry.MODELS or FILENAME.fullmatch(path.stem):
-    return _from_official(path, size), "the registry"
+  elif entry := _entry_of(path):
+    return _from_official(entry, path, size), "the registry"
   raise UserError(
     f"{path} does not tell how its images are prepared; put the {PREPROCESSOR} of Hugging Face or "
     f"the {CONFIG} of timm beside the weights, or pass the name of a model."
@@ -230,9 +230,18 @@ def _resized_to(settings: Preprocessing, size: Size | None) -> Preprocessing:
   return dataclasses.replace(settings, crop=size, resize=settings.resize and resized)
 
 
-def _from_official(path: Path, size: Size | None) -> Preprocessing:
-  """A released file: its name tells the model, its positions the size."""
-  entry = registry.get_entry(path.stem)
+def _entry_of(path: Path) -> registry.Entry | None:
+  """The model that a released file's name tells."""
+  if path.stem in registry.MODELS or FILENAME.fullmatch(path.stem):
+    return registry.get_entry(path.stem)
+  for entry in registry.MODELS.values():
+    if any(weights.url.endswith(f"/{path.name}") for weights in entry.weights):
+      return entry
+  return None
+
+
+def _from_official(entry: registry.Entry, path: Path, size: Size | None) -> Preprocessing:
+  """A released file: its positions tell the size."""
   if size is None:
     model = registry.create_model(entry.name)
     grid, _ = adapt.grid_of(reading.read_source(path, heads=getattr(model, "num_heads", 1)).flat)

@@ -337,7 +337,8 @@ def differences(saved: Mapping[str, Any], plan: Plan) -> list[str]:
   Returns:
     One `key (saved value -> value now)` for each that differs; empty if the run may continue.
   """
-  old, new = _flatten(saved), _flatten(plan.to_dict())
+  # Through `from_dict`, so that a key that was added since has its default.
+  old, new = _flatten(Plan.from_dict(saved).to_dict()), _flatten(plan.to_dict())
   differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
   extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
   if extendable and plan.total_steps >= old.get("total_steps", 0):
