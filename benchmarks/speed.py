@@ -44,6 +44,9 @@ TIMM = {
   "R50+ViT-B_16": "vit_base_r50_s16_224",
 }
 
+# OpenMP's threads spin for a while after their work (200 ms by default), at the next one's cost.
+PAUSE = 0.5
+
 
 def ours(name: str, batch: int, train: bool, scanned: bool = False):
   """A function that runs one step to its end."""
@@ -123,6 +126,7 @@ def measure(contenders: dict, warmups: int, rounds: int, batch: int) -> dict[str
   times = {label: [] for label in contenders}
   for _ in range(rounds):
     for label, run in contenders.items():
+      time.sleep(PAUSE)
       start = time.perf_counter()
       run()
       times[label].append(time.perf_counter() - start)
