@@ -118,6 +118,24 @@ def apply_blocks(
   return x
 
 
+def computed_once(x: Float[Array, "b n d"], anchor: Float[Array, " d"]) -> Float[Array, "b n d"]:
+  """Returns `x`; in training on CPU, it and its gradient are computed once and kept.
+
+  The gradient of a residual stream is a sum over all later layers. XLA's CPU compiler takes such
+  sums for cheap and fuses them into each of their uses: every layer adds up all layers behind it
+  anew, which takes nearly half of a training step of ViT-S/16 (benchmarks/speed.py). A fusion ends
+  at a branch, so this is one, whose condition holds as long as the parameters are numbers.
+
+  Args:
+    x: residual stream.
+    anchor: a parameter, since parameters are the same on all devices.
+  """
+  branch = lambda x, anchor: jax.lax.cond(
+    anchor[0] > -jnp.inf, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x
+  )
+  return jax.lax.platform_dependent(x, anchor, cpu=branch, default=lambda x, anchor: x)
+
+
 class MlpBlock(nn.Module):
   """Two dense layers with the activation between. Maps [batch, tokens, dim] to the same shape."""
 
