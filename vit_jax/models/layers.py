@@ -123,7 +123,7 @@ def computed_once(x: Float[Array, "b n d"], anchor: Float[Array, " d"]) -> Float
 
   The gradient of a residual stream is a sum over all later layers. XLA's CPU compiler takes such
   sums for cheap and fuses them into each of their uses: every layer adds up all layers behind it
-  anew, which takes nearly half of a training step of ViT-S/16 (benchmarks/speed.py). A fusion ends
+  anew, a quarter of a training step of ViT-S/16 or more (benchmarks/speed.py). A fusion ends
   at a branch, so this is one, whose condition holds as long as the parameters are numbers.
 
   Args:
