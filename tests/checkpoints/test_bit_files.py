@@ -156,6 +156,19 @@ def test_leaves_that_are_not_bits_are_refused(saved, tmp_path):
     from_pretrained(NAME, tmp_path / "x.safetensors", **FIELDS)
 
 
+@pytest.mark.parametrize(
+  "suffix, where", [(".npz", "Google's .npz of BiT"), (".safetensors", "timm's ResNetV2")]
+)
+def test_parameters_without_a_name_in_the_file_are_refused(suffix, where, tmp_path):
+  model, variables = bit(**FIELDS)
+  variables["params"]["adapter"] = {"kernel": np.zeros((2, 2)), "bias": np.zeros(2)}
+  with pytest.raises(UserError) as caught:
+    save_checkpoint(tmp_path / f"x{suffix}", model, variables)
+  paths = "adapter/kernel, adapter/bias"
+  assert str(caught.value).startswith(f"{where} has no place for {paths}; take them out")
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_for_transformers_is_refused(saved, tmp_path):
   _, variables, _ = saved
   with pytest.raises(UserError, match=r"save an \.npz or .safetensors file"):

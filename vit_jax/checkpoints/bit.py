@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints import npz
-from vit_jax.checkpoints.tables import CONV, COPY, How, Table, norm, to_ours, to_theirs
+from vit_jax.checkpoints.tables import (
+  CONV,
+  COPY,
+  TAKE_OUT,
+  How,
+  Table,
+  norm,
+  refuse_left,
+  to_ours,
+  to_theirs,
+)
 from vit_jax.checkpoints.tree import Flat, as_float32
 from vit_jax.models.bit import ROOT_WIDTH
 
@@ -75,8 +85,14 @@ def from_official(flat: Mapping[str, Any]) -> tuple[Flat, list[str]]:
 
 
 def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Our names as the released files'."""
-  return to_theirs(flat, OFFICIAL_TO_OURS)[0]
+  """Our names as the released files'.
+
+  Raises:
+    UserError: there are parameters that those have no place for; nothing is dropped.
+  """
+  released, left = to_theirs(flat, OFFICIAL_TO_OURS)
+  refuse_left("Google's .npz of BiT", left, TAKE_OUT)
+  return released
 
 
 def sizes_of(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:

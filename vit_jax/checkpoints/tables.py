@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vit_jax.checkpoints.tree import Flat
+from vit_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,3 +146,14 @@ def to_theirs(flat: Mapping[str, np.ndarray], table: Table) -> tuple[Flat, list[
       used.update(mine)
       state[_filled(theirs, numbers)] = np.ascontiguousarray(how.to_theirs([flat[p] for p in mine]))
   return state, [path for path in flat if path not in used]
+
+
+# What to do about paths that a format has no name for.
+SAVE_NPZ = "save an .npz file, which keeps everything"
+TAKE_OUT = "take them out of variables['params']"
+
+
+def refuse_left(where: str, left: Sequence[str], instead: str = SAVE_NPZ) -> None:
+  """Raises a UserError that names our paths that `where` has no name for, if there are any."""
+  if left:
+    raise UserError(f"{where} has no place for {', '.join(left)}; {instead}.")

@@ -14,14 +14,16 @@ from vit_jax.checkpoints.tables import (
   COPY,
   HEADS_IN,
   HEADS_OUT,
+  SAVE_NPZ,
+  TAKE_OUT,
   Table,
   dense,
   norm,
+  refuse_left,
   to_ours,
   to_theirs,
 )
 from vit_jax.checkpoints.tree import Flat
-from vit_jax.errors import UserError
 
 _BLOCK = "Transformer/encoderblock_{i}/"
 _ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"
@@ -184,12 +186,13 @@ TIMM_IMPORTS: Sequence[tuple[re.Pattern[str], Table]] = (
   (re.compile(r"^stages\."), bit.TIMM_TO_OURS),
   (re.compile(""), TIMM),
 )
-# By a path that only such a tree begins with: the model of timm's that it is for, and its names.
-TIMM_EXPORTS: Sequence[tuple[str, str, Table]] = (
-  ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS),
-  ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS),
-  ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS),
-  ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS),
+# By a path that only such a tree begins with: the model of timm's that it is for, its names, and
+# what to do about parameters that have none.
+TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
+  ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS, SAVE_NPZ),
+  ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS, TAKE_OUT),
+  ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS, SAVE_NPZ),
+  ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS, SAVE_NPZ),
 )
 
 
@@ -205,13 +208,11 @@ def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
   Raises:
     UserError: the model has parameters that timm's has no place for; nothing is dropped.
   """
-  where, table = next(
-    (where, table)
-    for start, where, table in TIMM_EXPORTS
-    if any(path.startswith(start) for path in flat)
+  where, table, instead = next(
+    row for start, *row in TIMM_EXPORTS if any(path.startswith(start) for path in flat)
   )
   state, left = to_theirs(flat, table)
-  _refuse_left(where, left)
+  refuse_left(where, left, instead)
   return state
 
 
@@ -231,15 +232,8 @@ def to_hf(flat: Mapping[str, np.ndarray]) -> Flat:
   """
   state, left = to_theirs(flat, HF_TO_OURS)
   if "head/kernel" not in flat:
-    _refuse_left("transformers' ViTModel", left)
+    refuse_left("transformers' ViTModel", left)
     return state
   left += [path for path in flat if path.startswith("pre_logits/")]
-  _refuse_left("transformers' ViTForImageClassification", left)
+  refuse_left("transformers' ViTForImageClassification", left)
   return {n if n.startswith("classifier.") else f"vit.{n}": x for n, x in state.items()}
-
-
-def _refuse_left(where: str, left: Sequence[str]) -> None:
-  if left:
-    raise UserError(
-      f"{where} has no place for {', '.join(left)}; save an .npz file, which keeps everything."
-    )
