@@ -6,29 +6,15 @@ import hashlib
 import re
 
 import pytest
-from remote import BODY, OTHER, fails, files, serve, statuses
+from remote import BODY, OTHER, fails, files, statuses
 from tiny_model import FIELDS, NAME, assert_equal, tiny
 
-from vit_jax.checkpoints import download, transfer
+from vit_jax.checkpoints import download
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
 
-
-@pytest.fixture
-def remote():
-  with serve() as server:
-    yield server
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-  """The directory that the server's files arrive in."""
-  for name in ("VIT_JAX_OFFLINE", "VIT_JAX_MIRROR"):
-    monkeypatch.delenv(name, raising=False)
-  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
-  monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0, 0, 0))
-  return tmp_path / "cache" / "127.0.0.1"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_a_file_is_fetched_once(remote, cache, capfd):

@@ -14,26 +14,12 @@ import urllib.error
 import urllib.request
 
 import pytest
-from remote import BODY, NOW, OLD, OTHER, fails, files, interrupted, serve, statuses
+from remote import BODY, NOW, OLD, OTHER, fails, files, interrupted, statuses
 
 from vit_jax.checkpoints import download, transfer
 from vit_jax.errors import UserError
 
-
-@pytest.fixture
-def remote():
-  with serve() as server:
-    yield server
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-  """The directory that the server's files arrive in."""
-  for name in ("VIT_JAX_OFFLINE", "VIT_JAX_MIRROR"):
-    monkeypatch.delenv(name, raising=False)
-  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
-  monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0, 0, 0))
-  return tmp_path / "cache" / "127.0.0.1"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def child(remote, *checksum):
