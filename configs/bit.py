@@ -86,26 +86,11 @@ def get_config(arg: str = "r50x1,cifar10") -> ml_collections.ConfigDict:
 
 def _digits() -> ml_collections.ConfigDict:
   """A small BiT from scratch; settings were chosen on the validation split."""
-  config = common.get_config()
-  config.dataset = "digits"
-  config.pp.crop = 32
-  config.pp.channels = 1
-  config.pp.train_crop = "none"
-  config.pp.flip = False  # A mirrored digit is another sign.
-  config.pp.random_affine = {"degrees": 10.0, "translate": 0.06, "scale": (0.9, 1.1)}
-  config.pp.eval_resize = "digit"
+  config = common.digits_config()
   config.model = common.model_config("BiT-R50x1", num_units=(1, 1, 1), width_factor=0.5)
-  config.batch = 64
-  config.batch_eval = 180
-  config.accum_steps = 1
   config.total_steps = 600
   config.warmup_steps = 50
-  config.base_lr = 2e-3
-  config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 0.05})
-  config.optim_dtype = "float32"
   config.mixup = 0.1
   config.eval_every = 100
   config.checkpoint_every = 300
-  config.progress_every = 100
-  config.baseline = "1-nn"
   return config

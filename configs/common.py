@@ -43,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.model_or_filename = config_dict.placeholder(str)  # AugReg's name or file name.
   config.checkpoint = config_dict.placeholder(str)  # A file, URL or work directory.
   config.model = ml_collections.ConfigDict()
+  config.frozen = config_dict.placeholder(str)  # Pattern of parameter paths that stay, "img/".
 
   config.batch = 512
   config.batch_eval = 512
@@ -89,6 +90,27 @@ def set_dataset(config: ml_collections.ConfigDict, dataset: str) -> None:
   config.pp.update(pp)
 
 
+def digits_config() -> ml_collections.ConfigDict:
+  """scikit-learn's handwritten digits with AdamW: what the small runs on two cores share."""
+  config = get_config()
+  config.dataset = "digits"
+  config.pp.crop = 32
+  config.pp.channels = 1
+  config.pp.train_crop = "none"
+  config.pp.flip = False  # A mirrored digit is another sign.
+  config.pp.random_affine = {"degrees": 10.0, "translate": 0.06, "scale": (0.9, 1.1)}
+  config.pp.eval_resize = "digit"  # Also takes a photo of ink on paper.
+  config.batch = 64
+  config.batch_eval = 180
+  config.accum_steps = 1
+  config.base_lr = 2e-3
+  config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 0.05})
+  config.optim_dtype = "float32"
+  config.progress_every = 100
+  config.baseline = "1-nn"
+  return config
+
+
 def short_name(name: str) -> str:
   """ "ViT-B_16" -> "b16", "R50+ViT-L_32" -> "r50_l32": the ancestor's spelling in configs."""
   short = re.sub(r"_(\d+)", r"\1", name.replace("ViT-", "").replace("+", "_").replace("-", "_"))
@@ -103,14 +125,43 @@ def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
   """
   entry = registry.get_entry(name)
   config = ml_collections.ConfigDict({"name": entry.name})
-  for field in dataclasses.fields(entry.module):
-    if field.name in ("parent", "name", "num_classes"):  # The dataset gives the classes.
-      continue
-    config[field.name] = {**entry.config, **overrides}.get(field.name)
-    if config[field.name] is None:
-      kind = {"dtype": str, "representation_size": int}.get(field.name, type(field.default))
-      config[field.name] = config_dict.placeholder(kind)
+  fields = {**entry.config, **overrides}
+  if entry.text:
+    for tower in ("img", "txt"):
+      given = registry.tower_config(entry.config[tower], overrides.get(tower, {}))
+      config[tower] = _tower_config(given)
+  _add_fields(config, entry.module, fields)
   return config
+
+
+# What fields hold whose default does not tell: None, or a type.
+_KINDS = {"dtype": str, "representation_size": int, "bias_init": float}
+
+
+def _add_fields(config: ml_collections.ConfigDict, module: type, given: dict) -> None:
+  """Adds the fields of a module; the classes come from the data set, unless they are given."""
+  for field in dataclasses.fields(module):
+    if field.name in ("parent", "name") or field.name in config:
+      continue
+    if field.name == "num_classes" and "num_classes" not in given:
+      continue
+    config[field.name] = given.get(field.name)
+    if config[field.name] is None:
+      kind = _KINDS.get(field.name, type(field.default))
+      config[field.name] = config_dict.placeholder(kind)
+
+
+def _tower_config(fields: dict) -> ml_collections.ConfigDict:
+  """All fields of a tower. `num_classes` is the width of its embedding, 0 for that of a token."""
+  name = fields["name"]
+  if name in registry.TEXT_TOWERS:
+    module, config = registry.TEXT_TOWERS[name]
+  else:
+    entry = registry.get_entry(name)
+    module, config = entry.module, entry.config
+  tower = ml_collections.ConfigDict({"name": name})
+  _add_fields(tower, module, {**config, **fields})
+  return tower
 
 
 def find_model(short: str, prefix: str = "") -> str:

@@ -22,15 +22,7 @@ from vit_jax.configs import common
 
 def get_config() -> ml_collections.ConfigDict:
   """Returns the configuration; settings were chosen on the validation split."""
-  config = common.get_config()
-  config.dataset = "digits"
-  config.pp.crop = 32
-  config.pp.channels = 1
-  config.pp.train_crop = "none"
-  config.pp.flip = False  # A mirrored digit is another sign.
-  config.pp.random_affine = {"degrees": 10.0, "translate": 0.06, "scale": (0.9, 1.1)}
-  config.pp.eval_resize = "digit"  # Also takes a photo of ink on paper.
-
+  config = common.digits_config()
   config.model = common.model_config(
     "R+ViT-Ti_16",
     patch_size=2,
@@ -41,18 +33,9 @@ def get_config() -> ml_collections.ConfigDict:
     num_heads=4,
     classifier="gap",
   )
-
-  config.batch = 64
-  config.batch_eval = 180
-  config.accum_steps = 1
   config.total_steps = 1_500
   config.warmup_steps = 200
-  config.base_lr = 2e-3
-  config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 0.05})
-  config.optim_dtype = "float32"
   config.label_smoothing = 0.1
   config.eval_every = 250
   config.checkpoint_every = 500
-  config.progress_every = 100
-  config.baseline = "1-nn"
   return config

@@ -47,7 +47,7 @@ def test_augreg_names_resolve(name, canonical):
 def test_list_models():
   assert "R50+ViT-B_16" in vit_jax.list_models("*B_16*")
   assert "ViT-B_32" not in vit_jax.list_models("*B_16*")
-  assert vit_jax.list_models("*Ti*", pretrained=True) == ["ViT-Ti_16", "R+ViT-Ti_16"]
+  assert vit_jax.list_models("*ViT-Ti*", pretrained=True) == ["ViT-Ti_16", "R+ViT-Ti_16"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,12 @@ TIMM = {
   "Mixer-S_32": "mixer_s32_224",
   "Mixer-B_16": "mixer_b16_224",
   "Mixer-L_16": "mixer_l16_224",
+  "BiT-R50x1": "resnetv2_50x1_bit",
+  "BiT-R50x3": "resnetv2_50x1_bit",
+  "BiT-R101x1": "resnetv2_101x1_bit",
+  "BiT-R101x3": "resnetv2_101x3_bit",
+  "BiT-R152x2": "resnetv2_152x2_bit",
+  "BiT-R152x4": "resnetv2_152x4_bit",
 }
 
 

@@ -13,6 +13,8 @@ import timm.layers
 import torch
 import torch.nn.functional as F
 
+from vit_jax.models.lit import example_inputs
+
 CLASSES = 10
 TOLERANCE = 1e-5
 # A default that differs must show at least this much, or the tolerance could not see it either.
@@ -84,7 +86,8 @@ def noisy_variables(model: Any, images: np.ndarray, seed: int = 0) -> dict[str, 
   library; in float64 the two agree to 3e-14).
   """
   rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(lambda k: model.init(k, images, train=False), jax.random.key(0))
+  inputs = example_inputs(model, images)
+  shapes = jax.eval_shape(lambda k: model.init(k, *inputs, train=False), jax.random.key(0))
   params = {}
   for path, leaf in flax.traverse_util.flatten_dict(shapes["params"], sep="/").items():
     fan_in = np.prod(leaf.shape[:-1]) if path.endswith("kernel") else 1

@@ -11,6 +11,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import objectives
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
 
@@ -32,12 +33,14 @@ def _batch(size=16, seed=0):
   }
 
 
-def _setup(model=None, optimizer=None, **options):
+def _setup(model=None, optimizer=None, *, accum_steps=1, frozen=None, **options):
   model, optimizer = model or Small(), optimizer or optax.sgd(0.5)
   mesh = mesh_lib.make_mesh()
   state = create_state(model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, mesh=mesh)
-  options = dict(mean=(0.5,) * 3, std=(0.5,) * 3) | options
-  return state, make_train_step(model, optimizer, optax.constant_schedule(0.5), mesh, **options)
+  objective = objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3, **options)
+  rate = optax.constant_schedule(0.5)
+  step = make_train_step(objective, optimizer, rate, mesh, accum_steps=accum_steps, frozen=frozen)
+  return state, step
 
 
 def _relative_error(ours, theirs):
@@ -131,15 +134,8 @@ def test_chance_differs_between_steps_and_seeds_but_repeats(model, options):
     mesh = mesh_lib.make_mesh()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
     state = create_state(model, variables, optimizer, None, seed, mesh=mesh)
-    step = make_train_step(
-      model,
-      optimizer,
-      optax.constant_schedule(0.0),
-      mesh,
-      mean=(0.5,) * 3,
-      std=(0.5,) * 3,
-      **options,
-    )
+    objective = objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3, **options)
+    step = make_train_step(objective, optimizer, optax.constant_schedule(0.0), mesh)
     result = []
     for _ in range(2):
       state, metrics = step(state, _batch())

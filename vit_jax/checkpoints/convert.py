@@ -57,6 +57,25 @@ def convert(
     UserError: as `from_pretrained` and `save_checkpoint`, or the names are of another scheme.
   """
   saving.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
+  if registry.get_entry(name).text:
+    metadata = reading.read_metadata(download.fetch(source))
+    model, variables = pretrained.from_pretrained(name, source, **overrides)
+  else:
+    model, variables, metadata = _read(source, name, scheme, overrides)
+  about = ("class_names", "image_size", "text")
+  kept = {key: metadata[key] for key in about if key in metadata}
+  try:
+    kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
+  except UserError as error:
+    logger.info("The registry's preprocessing is written: %s", error)
+  saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
+  return model, variables
+
+
+def _read(
+  source: str | os.PathLike, name: str, scheme: str | None, overrides: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any], Mapping[str, Any]]:
+  """An image model with all that its file has, and the file's metadata."""
   heads = getattr(registry.create_model(name, **overrides), "num_heads", 1)
   read = reading.read_source(download.fetch(source), heads=heads)
   if scheme not in (None, read.scheme):
@@ -67,15 +86,7 @@ def convert(
     )
   if "pre_logits/kernel" in read.flat:
     overrides = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **overrides}
-  model, variables = pretrained.from_pretrained(name, read, **overrides)
-  about = ("class_names", "image_size")
-  kept = {key: read.metadata[key] for key in about if key in read.metadata}
-  try:
-    kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
-  except UserError as error:
-    logger.info("The registry's preprocessing is written: %s", error)
-  saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
-  return model, variables
+  return *pretrained.from_pretrained(name, read, **overrides), read.metadata
 
 
 def verify(

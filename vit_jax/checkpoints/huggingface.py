@@ -23,7 +23,7 @@ ACTIVATIONS = {
   "gelu_new": "gelu_tanh",
 }
 _TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
-_KINDS = ("vit", "deit", "vit_mae")
+_KINDS = ("vit", "deit", "vit_mae", "bert")
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
   "squash": "ViTImageProcessor",
@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-  """`config.json` of a transformers ViT as our metadata; {} if there is none, or another kind's.
+  """`config.json` of transformers' ViT or BERT as our metadata; {} if there is none, or another's.
 
   Raises:
     UserError: the file is damaged, or names an activation that we don't have.
@@ -58,13 +58,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     raise UserError(
       f"{folder / CONFIG} has hidden_act={activation!r}; only {', '.join(ACTIVATIONS)} are known."
     )
-  size = config.get("image_size", 224)
   metadata = {
     "written_in": CONFIG,
     "activation": ACTIVATIONS[activation],
     "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
-    "image_size": [size, size] if isinstance(size, int) else list(size),
   }
+  if config["model_type"] != "bert":
+    size = config.get("image_size", 224)
+    metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
   names = config.get("id2label") or {}
   labels = [names[key] for key in sorted(names, key=int)]
   # "LABEL_0", "LABEL_1", ... is what transformers writes where there are no names.

@@ -34,12 +34,15 @@ METADATA = "__metadata__"
 # that is there (optimizer state, text tower, counters) is not part of the image model.
 PREFIXES = ("opt/target/", "params/", "img/")
 
-_BLOCK = r"(Transformer/encoderblock(?:_\d+)?)"
-TO_LINEN = [  # (pattern, replacement)
+_BLOCK = r"((?:Transformer|Encoder_0)/encoderblock(?:_\d+)?)"  # Of images, and of LiT's texts.
+BLOCKS_TO_LINEN = [  # (pattern, replacement)
   # Before Linen, modules were numbered across classes: LayerNorm_0, MultiHead.._1, LayerNorm_2, ..
   (rf"^{_BLOCK}/MultiHeadDotProductAttention_1/", r"\1/MultiHeadDotProductAttention_0/"),
   (rf"^{_BLOCK}/LayerNorm_2/", r"\1/LayerNorm_1/"),
   (rf"^{_BLOCK}/MlpBlock_3/", r"\1/MlpBlock_0/"),
+]
+TO_LINEN = [
+  *BLOCKS_TO_LINEN,
   # big_vision, today and before 2022.
   (r"^(?:Transformer/)?pos_embedding$", r"Transformer/posembed_input/pos_embedding"),
   # Attention pooling was once inlined at the top level.
@@ -67,9 +70,9 @@ def renamed(flat: Mapping[str, Any], table: list[tuple[str, str]]) -> dict[str, 
   return result
 
 
-def strip_prefixes(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Keeps the image model's parameters of a larger state, without their prefix."""
-  for prefix in PREFIXES:
+def strip_prefixes(flat: Mapping[str, Any], prefixes: tuple[str, ...] = PREFIXES) -> dict[str, Any]:
+  """Keeps the parameters of a larger state that lie under these prefixes, without them."""
+  for prefix in prefixes:
     inside = {name[len(prefix) :]: v for name, v in flat.items() if name.startswith(prefix)}
     if inside and len(inside) < len(flat):
       logger.info(
@@ -81,7 +84,12 @@ def strip_prefixes(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_linen(flat: Mapping[str, np.ndarray]) -> Flat:
   """Brings any official layout to Linen's numbering, float32, one entry per layer, no prefix."""
-  flat = unstack_layers(renamed(strip_prefixes(flat), TO_LINEN))
+  return with_linen_names(strip_prefixes(flat), TO_LINEN)
+
+
+def with_linen_names(flat: Mapping[str, np.ndarray], table: list[tuple[str, str]]) -> Flat:
+  """Renames by a table; float32, and one entry per layer."""
+  flat = unstack_layers(renamed(flat, table))
   flat = {
     name: value.reshape(-1) if SQUEEZED.search(name) else value for name, value in flat.items()
   }

@@ -91,6 +91,23 @@ def from_pretrained(
   if image_size is not None:
     image_size = _pair(image_size)
   entry = registry.get_entry(name)
+  if entry.family == "lit":
+    from vit_jax.checkpoints import lit  # Late: it loads the image tower by this function.
+
+    if (num_classes, head, classes) != (None, None, None):
+      raise UserError(
+        f"{name} has no classes, so num_classes, head and classes don't go with it; "
+        "`vit-jax zeroshot` takes their names instead."
+      )
+    return lit.from_pretrained(
+      entry,
+      checkpoint if checkpoint is not None else _recommended(entry.name, entry),
+      overrides=overrides,
+      image_size=image_size,
+      channels=channels,
+      position_resize=position_resize,
+      patch_resize=patch_resize,
+    )
   bare = registry.create_model(name, **overrides)
   source = checkpoint
   if not isinstance(checkpoint, Source):

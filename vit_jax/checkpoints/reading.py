@@ -210,6 +210,8 @@ def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
     "fields": {key: value for key, value in run.model_fields.items() if key != "num_classes"},
     **{field: getattr(model, field) for field in NUMERICS if hasattr(model, field)},
   }
+  if text := run.plan.text:
+    metadata["text"] = {key: getattr(text, key) for key in ("tokenizer", "vocabulary", "max_len")}
   return tree.from_tree(variables["params"]), metadata
 
 
@@ -223,13 +225,19 @@ def read_source(path: str | os.PathLike, *, heads: int) -> Source:
   Raises:
     UserError: as `read_arrays`, or the names are of no scheme that is known.
   """
-  arrays, metadata = read_arrays(path)
+  return as_source(*read_arrays(path), str(path), heads=heads)
+
+
+def as_source(
+  arrays: Mapping[str, Any], metadata: Mapping[str, Any], origin: str, *, heads: int
+) -> Source:
+  """Brings the names of arrays to ours; see `read_source`. `origin` is what messages call them."""
   scheme = scheme_of(arrays)
   beside = [name for name in arrays if torch.BESIDE.search(name)]
   if beside:
-    logger.info("Left out %d arrays of the pretraining decoder in %s.", len(beside), path)
+    logger.info("Left out %d arrays of the pretraining decoder in %s.", len(beside), origin)
     arrays = {name: value for name, value in arrays.items() if name not in {*beside}}
   if scheme is None:  # But perhaps a family that the caller can name in its error.
-    return Source(str(path), "unknown", arrays, (), metadata)
+    return Source(origin, "unknown", arrays, (), metadata)
   flat, unknown = SCHEMES[scheme].convert(arrays, heads)
-  return Source(str(path), scheme, flat, tuple(unknown), metadata)
+  return Source(origin, scheme, flat, tuple(unknown), metadata)

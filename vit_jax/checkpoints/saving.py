@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
 
 from vit_jax.checkpoints import (
   adapt,
   bit,
   huggingface,
+  lit,
   npz,
   preprocessing,
   torch,
@@ -24,10 +24,15 @@ from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.layers import choose
+from vit_jax.models.lit import TwoTowers
 
 FORMATS = ("npz", "timm", "hf")
 # By a path that only such a tree begins with: to the names of the released files.
-TO_RELEASED = (("root_block/", bit.to_released), ("", npz.to_released))
+TO_RELEASED = (
+  ("img/", lit.to_released),
+  ("root_block/", bit.to_released),
+  ("", npz.to_released),
+)
 
 
 def save_checkpoint(
@@ -61,6 +66,11 @@ def save_checkpoint(
   """
   path = Path(path)
   format = format_of(path, format)
+  if isinstance(model, TwoTowers) and format != "npz":
+    raise UserError(
+      "neither timm nor transformers has a model of these two towers; save an .npz file, or the "
+      "image tower alone (model.img with variables['params']['img'])."
+    )
   if "params" not in variables:
     raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
   flat = tree.from_tree(variables["params"])
@@ -109,7 +119,8 @@ def format_of(path: Path, format: str | None) -> str:
 
 def image_size(model: nn.Module, variables: Mapping[str, Any]) -> tuple[int, int] | None:
   """(height, width) that learned positions on a square grid are for; None if they don't tell."""
-  grid, _ = adapt.grid_of(tree.from_tree(variables["params"]))
+  params = variables["params"]
+  grid, _ = adapt.grid_of(tree.from_tree(params.get("img", params)))
   if grid is None:
     return None
   height, width = model.pixels_per_token()
@@ -126,10 +137,8 @@ def _refuse_what_timm_lacks(model: nn.Module) -> None:
 
 def describe(model: nn.Module) -> dict[str, Any]:
   """JSON metadata of a model: its registry name where one fits, numerics, and all its fields."""
-  fields = {field: getattr(model, field) for field in registry.model_fields(type(model))}
+  fields = registry.fields_of(model)
   config = {key: value for key, value in fields.items() if _is_plain(value)}
-  if "dtype" in fields:
-    config["dtype"] = np.dtype(fields["dtype"]).name if fields["dtype"] is not None else None
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
   name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
   return {"format": "vit_jax", "version": 1, "model": name, **numerics, "config": config}
@@ -138,10 +147,17 @@ def describe(model: nn.Module) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
   if isinstance(value, tuple):
     return all(_is_plain(v) for v in value)
+  if isinstance(value, dict):  # A tower.
+    return all(_is_plain(v) for v in value.values())
   return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _is_built_from(model: nn.Module, entry: registry.Entry) -> bool:
-  return type(model) is entry.module and all(
-    getattr(model, key) == value for key, value in entry.config.items() if "dropout" not in key
+  if type(model) is not entry.module:
+    return False
+  fields = registry.fields_of(model)
+  return all(
+    value["name"] == fields[key]["name"] if isinstance(value, dict) else value == fields[key]
+    for key, value in entry.config.items()
+    if "dropout" not in key
   )

@@ -127,12 +127,14 @@ def expected_shapes(
   model: nn.Module, image_size: tuple[int, int], channels: int = 3
 ) -> dict[str, tuple[int, ...]]:
   """Shape of every parameter of `model` at an image size, flat and per layer, without computing."""
-  images = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
+  return input_shapes(model, jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32))
+
+
+def input_shapes(model: nn.Module, x: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
+  """Shape of every parameter of a model, or of a tower, for an input of this shape and dtype."""
   # One traced layer stands for all of them, which keeps this quick for deep models.
   quick = model.clone(scan_layers=True) if hasattr(model, "scan_layers") else model
-  variables = jax.eval_shape(
-    lambda key, x: quick.init(key, x, train=False), jax.random.key(0), images
-  )
+  variables = jax.eval_shape(lambda key, x: quick.init(key, x, train=False), jax.random.key(0), x)
   shapes = {}
   for path, leaf in flax.traverse_util.flatten_dict(variables["params"], sep="/").items():
     match = SCANNED.match(path) if quick is not model or is_scanned(model) else None

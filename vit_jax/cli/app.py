@@ -13,6 +13,7 @@ COMMANDS = {
   "train": "train or fine-tune from a config; resumes by itself",
   "evaluate": "accuracy of a run or a checkpoint on a split",
   "predict": "class names and probabilities for images",
+  "zeroshot": "classes of images by names alone, with a LiT",
   "convert": "weights between .npz, timm and Hugging Face, with a proof",
   "models": "table of the models: parameters, GFLOPs, input, weights",
   "sample": "write a few test images of a data set as PNG",

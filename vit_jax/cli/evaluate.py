@@ -10,6 +10,9 @@ Accuracy, top-5 accuracy and loss over every example of a split.
 
   vit-jax evaluate --workdir=runs/quickstart
   vit-jax evaluate --model=ViT-B_16 --checkpoint=ViT-B_16.npz --dataset=/my/photos --split=val
+  vit-jax evaluate --model=LiT-B16B_2 --dataset=/my/photos
+
+A LiT classifies by the names of the data set's classes, or by those of --classes=FILE.
 """
 
 
@@ -30,13 +33,18 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--json", action="store_true", help="JSON instead of a line")
   arguments = parser.parse_args(argv)
 
+  from vit_jax.data import sources
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier
 
   if arguments.batch < 1:
     raise UserError(f"--batch={arguments.batch} must be at least 1.")
+  known = ()
+  if arguments.dataset:
+    data = sources.open_dataset(arguments.dataset, data_dir=arguments.tfds_data_dir)
+    known = data.class_names
   result = classifier.evaluate_split(
-    subject.load(arguments),
+    subject.load(arguments, known),
     arguments.split,
     dataset=arguments.dataset,
     data_dir=arguments.tfds_data_dir,

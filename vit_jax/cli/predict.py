@@ -10,6 +10,7 @@ Names the classes of images. Give files, folders or quoted glob patterns.
 
   vit-jax predict --workdir=runs/quickstart photo.png
   vit-jax predict --model=ViT-B_16 --checkpoint=ViT-B_16.npz 'photos/*.jpg' --json
+  vit-jax predict --model=LiT-B16B_2 --classes=names.txt photos
 """
 
 

@@ -1,10 +1,11 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The options by which `evaluate` and `predict` name a classifier: a run or a checkpoint."""
+"""The options by which commands name a classifier: a run, a checkpoint, or names of classes."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,17 +20,58 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--which", choices=("best", "last"), default="best", help="checkpoint of the run"
   )
+  texts = parser.add_argument_group("models of two towers (LiT)")
+  texts.add_argument(
+    "--classes", metavar="FILE", help="a class a line, alternative names separated by commas"
+  )
+  texts.add_argument("--templates", metavar="FILE", help="prompts with {} for the name, one a line")
+  texts.add_argument("--vocabulary", metavar="FILE", help="of the tokenizer (default: released)")
 
 
-def load(arguments: argparse.Namespace) -> Classifier:
-  """The classifier that the options name. Raises UserError unless they name just one."""
+def load(arguments: argparse.Namespace, known_classes: Sequence[str] = ()) -> Classifier:
+  """The classifier that the options name.
+
+  Args:
+    arguments: as parsed.
+    known_classes: of the data set at hand: what a model of two towers falls back on.
+
+  Raises:
+    UserError: the options do not name just one.
+  """
   from vit_jax.errors import UserError
-  from vit_jax.evaluation import classifier
+  from vit_jax.evaluation import classifier, zeroshot
+  from vit_jax.models import registry
 
   if bool(arguments.workdir) == bool(arguments.model):
     raise UserError("give either --workdir=DIR of a run or --model=NAME (with --checkpoint=FILE).")
+  read = lambda path: zeroshot.read_lines(path) if path else None
+  classes, templates = read(arguments.classes), read(arguments.templates)
   if arguments.workdir:
-    if arguments.checkpoint or arguments.image_size:
-      raise UserError("--checkpoint and --image_size go with --model; a run has its own.")
+    if arguments.checkpoint or arguments.image_size or arguments.vocabulary:
+      raise UserError(
+        "--checkpoint, --image_size and --vocabulary go with --model; a run has its own."
+      )
+    if zeroshot.is_two_towers(arguments.workdir):
+      return zeroshot.from_run(
+        arguments.workdir, arguments.which, class_names=classes, templates=templates
+      )
+    what = f"the run in {arguments.workdir}"
+  else:
+    what = arguments.model
+    if registry.get_entry(what).text:
+      if not classes and not known_classes:
+        raise UserError(f"{what} needs names to choose from; write them to a --classes=FILE.")
+      return zeroshot.from_checkpoint(
+        what,
+        arguments.checkpoint,
+        arguments.image_size,
+        class_names=classes or known_classes,
+        templates=templates or ("{}",),
+        vocabulary=arguments.vocabulary,
+        named=not classes,
+      )
+  if classes or templates or arguments.vocabulary:
+    raise UserError(f"--classes, --templates and --vocabulary go with a LiT; {what} is none.")
+  if arguments.workdir:
     return classifier.from_run(arguments.workdir, arguments.which)
   return classifier.from_checkpoint(arguments.model, arguments.checkpoint, arguments.image_size)

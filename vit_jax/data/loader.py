@@ -17,6 +17,7 @@ import grain
 import numpy as np
 
 from vit_jax.data.sources import ArraySource, Source
+from vit_jax.data.text import Captions
 from vit_jax.data.transforms import BadImage, Preprocessing, eval_transform, train_transform
 from vit_jax.errors import UserError
 
@@ -165,6 +166,7 @@ class TrainLoader:
     max_bad_fraction: float = 0.01,
     shard_index: int = 0,
     shard_count: int = 1,
+    captions: Captions | None = None,
   ):
     """Sets up the stream; nothing is read before the first batch is asked for.
 
@@ -177,12 +179,13 @@ class TrainLoader:
       prefetch: examples to have ready.
       max_bad_fraction: share of the split's images that may fail to decode.
       shard_index, shard_count: this process among those that share each epoch.
+      captions: makes the texts, for models that read them.
     """
     if batch_size < 1:
       raise UserError(f"batch={batch_size} must be at least 1.")
     self.batch_size = batch_size
     self._bad = BadImages(len(source), max_bad_fraction)
-    transform = train_transform(preprocessing)
+    transform = train_transform(preprocessing, captions)
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # Any seed to 32 bits.
     order = _Order(len(source), seed, shard_index, shard_count)
     if isinstance(source, ArraySource):
@@ -202,7 +205,10 @@ class TrainLoader:
     return self._bad.names
 
   def iterator(self) -> grain.DatasetIterator:
-    """A new iterator over `{"image": uint8 [batch, h, w, channels], "label": int32 [batch]}`."""
+    """A new iterator over `{"image": uint8 [batch, h, w, channels], "label": int32 [batch]}`.
+
+    With captions also `"tokens"`: int32 [batch, length].
+    """
     cv2.setNumThreads(1)  # The threads here are enough; OpenCV's own would fight with XLA's.
     return iter(self._dataset)
 
@@ -223,10 +229,7 @@ class _LoadBatch:
     first = batch * self._batch_size
     indices = [self._order[first + k] for k in range(self._batch_size)]
     examples = [self._transform(self._source[i], rng) for i in indices]
-    return {
-      "image": np.stack([e["image"] for e in examples]),
-      "label": np.array([e["label"] for e in examples], np.int32),
-    }
+    return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
 def _read_options(threads: int, prefetch: int) -> grain.ReadOptions:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from vit_jax.data import digits
 from vit_jax.data.decode import BadImage, decode, from_pil, jpeg_size
+from vit_jax.data.text import Captions
 from vit_jax.errors import UserError, nearest
 
 __all__ = [
@@ -244,8 +245,11 @@ def _affine(image: np.ndarray, settings: Mapping[str, Any], rng: np.random.Gener
   return moved.reshape(height, width, channels)
 
 
-def train_transform(spec: Preprocessing) -> Transform:
-  """`(record, rng) -> {"image": uint8 [height, width, channels], "label": int32}` for training."""
+def train_transform(spec: Preprocessing, captions: Captions | None = None) -> Transform:
+  """`(record, rng) -> {"image": uint8 [height, width, channels], "label": int32}` for training.
+
+  With `captions` also `"tokens"`: int32 [length].
+  """
   evaluate = _eval_image(spec)
   big = _pair(max(spec.size) if spec.resize is None else spec.resize)
 
@@ -265,7 +269,8 @@ def train_transform(spec: Preprocessing) -> Transform:
       image = cv2.flip(image, 1).reshape(image.shape)
     if spec.random_affine is not None:
       image = _affine(image, spec.random_affine, rng)
-    return {"image": np.ascontiguousarray(image), "label": np.int32(record["label"])}
+    example = {"image": np.ascontiguousarray(image), "label": np.int32(record["label"])}
+    return example if captions is None else {**example, "tokens": captions(record, rng)}
 
   return transform
 

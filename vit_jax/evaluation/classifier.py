@@ -66,7 +66,7 @@ def from_checkpoint(
   Images are prepared as the checkpoint says, at its resolution unless `image_size` asks for another
   (pixels). Class names come from the file where it has them, else they are "class 0", ...
   """
-  from vit_jax.checkpoints import download, preprocessing, pretrained, reading, saving
+  from vit_jax.checkpoints import download, pretrained, reading, saving
 
   entry = registry.get_entry(name)
   model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
@@ -78,12 +78,21 @@ def from_checkpoint(
   if not named:
     names = [f"class {index}" for index in range(model.num_classes)]
   size = image_size or saving.image_size(model, variables)
-  try:
-    settings = preprocessing.preprocessing_for(path or name, size).settings
-  except UserError as error:  # A bare file of another project; the model's own is the best guess.
-    log.info("Images are prepared as for %s: %s", entry.name, error)
-    settings = preprocessing.preprocessing_for(entry.name, size).settings
+  settings = settings_for(entry.name, path, size)
   return Classifier(entry.name, model, variables, settings, tuple(names), named=named)
+
+
+def settings_for(
+  name: str, path: str | os.PathLike | None, image_size: int | Sequence[int] | None
+) -> transforms.Preprocessing:
+  """How a checkpoint's images are prepared; as its model's where the file does not tell."""
+  from vit_jax.checkpoints import preprocessing
+
+  try:
+    return preprocessing.preprocessing_for(path or name, image_size).settings
+  except UserError as error:  # A bare file of another project; the model's own is the best guess.
+    log.info("Images are prepared as for %s: %s", name, error)
+    return preprocessing.preprocessing_for(name, image_size).settings
 
 
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:

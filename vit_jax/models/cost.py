@@ -11,11 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models.lit import example_inputs
+
 
 def abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
   """Shapes and dtypes of `model.init` for images [batch, height, width, channels]."""
-  images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-  return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)
+  inputs = example_inputs(model, jax.ShapeDtypeStruct(image_shape, jnp.float32))
+  init = lambda key, *inputs: model.init(key, *inputs, train=False)
+  return jax.eval_shape(init, jax.random.key(0), *inputs)
 
 
 def count_parameters(tree: Any) -> int:
@@ -54,12 +57,15 @@ def _macs(jaxpr: Any) -> int:
 def count_macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
   """Multiply-accumulates of one forward pass over images [batch, height, width, channels].
 
+  Two towers also read a text for each image.
+
   Papers call a billion of these a GFLOP. As they do, this counts matrix products and convolutions
   only, attention's two products included.
   """
   variables = abstract_variables(model, image_shape)
-  images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-  jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
+  inputs = example_inputs(model, jax.ShapeDtypeStruct(image_shape, jnp.float32))
+  apply = lambda variables, *inputs: model.apply(variables, *inputs, train=False)
+  jaxpr = jax.make_jaxpr(apply)(variables, *inputs)
   return _macs(jaxpr.jaxpr)
 
 

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.models.bit import BitResNet
+from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
@@ -47,8 +49,26 @@ class InputSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextSpec:
+  """How texts become the tokens of a text tower; see `data.text`.
+
+  Attributes:
+    tokenizer: a key of data.text.TOKENIZERS.
+    vocabulary: address of its file; None if it needs none.
+    max_len: tokens of a text; the rest is cut off.
+  """
+
+  tokenizer: str
+  vocabulary: str | None = None
+  max_len: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
-  """A row of the registry. The first of `weights` is the recommended one."""
+  """A row of the registry. The first of `weights` is the recommended one.
+
+  A field of `config` that is itself a mapping with a "name" is a model in the model: a tower.
+  """
 
   name: str
   family: str
@@ -56,6 +76,7 @@ class Entry:
   config: Mapping[str, Any]
   input: InputSpec = InputSpec()
   weights: tuple[Weights, ...] = ()
+  text: TextSpec | None = None
 
 
 # Width, depth, MLP width, heads. B, L, H: Table 1 of arXiv:2010.11929. Ti, S: Table 1 of
@@ -112,6 +133,30 @@ BITS = {
   "BiT-R152x4": ((3, 8, 36, 3), 4.0),
 }
 
+# Text towers: arXiv:1810.04805 (BERT), and the ancestor's configs/models.py.
+TEXT_TOWERS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
+  "Bert-B": (BertTower, dict(hidden_size=768, num_layers=12, mlp_dim=3072, num_heads=12)),
+  "Bert-L": (BertTower, dict(hidden_size=1024, num_layers=24, mlp_dim=4096, num_heads=16)),
+  "Text-S": (
+    TextTransformer,
+    dict(hidden_size=384, num_layers=12, mlp_dim=1536, num_heads=6, vocab_size=16_000),
+  ),
+  "Text-Ti": (
+    TextTransformer,
+    dict(hidden_size=192, num_layers=12, mlp_dim=768, num_heads=3, vocab_size=16_000),
+  ),
+}
+
+# Image tower and width of its head (0: none), text tower and width of its head, tokenizer and the
+# end of its vocabulary's name: the ancestor's configs/models.py.
+LITS = {
+  "LiT-B16B": ("ViT-B_16", 768, "Bert-B", 768, "bert", "txt"),
+  "LiT-B16B_2": ("ViT-B_16", 0, "Bert-B", 768, "bert", "txt"),
+  "LiT-L16L": ("ViT-L_16", 0, "Bert-L", 1024, "bert", "txt"),
+  "LiT-L16S": ("ViT-L_16", 0, "Text-S", 1024, "sentencepiece", "model"),
+  "LiT-L16Ti": ("ViT-L_16", 0, "Text-Ti", 1024, "sentencepiece", "model"),
+}
+
 
 def _vit_config(size: str) -> dict[str, Any]:
   width, depth, mlp, heads = SIZES[size]
@@ -144,9 +189,22 @@ def _entries() -> dict[str, Entry]:
       entries.append((f"Mixer-{size}_{patch}", "mixer", MlpMixer, dict(config, patch_size=patch)))
   for name, (units, factor) in BITS.items():
     entries.append((name, "bit", BitResNet, dict(num_units=units, width_factor=factor)))
+  texts = {}
+  for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
+    # The image tower is locked: dropout would only blur what it says.
+    img = dict(name=image, num_classes=image_dim, dropout_rate=0.0)
+    txt = dict(name=text, num_classes=text_dim)
+    entries.append((name, "lit", TwoTowers, dict(img=img, txt=txt)))
+    texts[name] = TextSpec(tokenizer, f"gs://vit_models/lit/{name}.{suffix}")
   return {
     name: Entry(
-      name, family, module, types.MappingProxyType(config), InputSpec(), WEIGHTS.get(name, ())
+      name,
+      family,
+      module,
+      types.MappingProxyType(config),
+      InputSpec(),
+      WEIGHTS.get(name, ()),
+      texts.get(name),
     )
     for name, family, module, config in entries
   }
@@ -213,7 +271,8 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
   Args:
     name: as in `list_models`, or AugReg's short name ("B_16").
     **overrides: fields of the module, e.g. num_classes=10, classifier="gap", dtype="bfloat16".
-      `num_classes=None` means the registry's.
+      `num_classes=None` means the registry's. A tower takes a mapping of its own fields,
+      `img={"num_layers": 2}`, and with "name" it is another one: `img={"name": "Mixer-B_16"}`.
 
   Returns:
     A flax.linen.Module; `model.apply(variables, images, train=False)` gives logits.
@@ -222,14 +281,75 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     UserError: for an unknown name or field, with the nearest ones.
   """
   entry = get_entry(name)
-  known = model_fields(entry.module)
+  if overrides.get("num_classes", 0) is None:
+    del overrides["num_classes"]
+  return _build(entry.name, entry.module, entry.config, overrides)
+
+
+def _build(
+  name: str, module: type[nn.Module], config: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> nn.Module:
+  known = model_fields(module)
   for key in overrides:
     if key not in known:
       hint = nearest(key, known) or f"; it has {', '.join(known)}."
-      raise UserError(f"{entry.name} has no field {key!r}{hint}")
-  if overrides.get("num_classes", 0) is None:
-    del overrides["num_classes"]
-  merged = {**entry.config, **overrides}
-  # Modules are hashed as static arguments of jit: sequences must be tuples.
-  merged = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
-  return entry.module(**merged)
+      raise UserError(f"{name} has no field {key!r}{hint}")
+  merged = {**config, **overrides}
+  for key, value in merged.items():
+    if isinstance(config.get(key), Mapping):
+      merged[key] = _tower(key, config[key], overrides.get(key, {}))
+    elif isinstance(value, list):  # Modules are hashed as static arguments of jit.
+      merged[key] = tuple(value)
+  return module(**merged)
+
+
+def tower_config(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
+  """The name and fields of a tower: the registry's, unless `overrides` names another one."""
+  if overrides.get("name", config["name"]) != config["name"]:
+    config = {"num_classes": config["num_classes"]}
+  return {**config, **overrides}
+
+
+def _tower(field: str, config: Mapping[str, Any], overrides: Any) -> nn.Module:
+  if isinstance(overrides, nn.Module):
+    return overrides
+  if not isinstance(overrides, Mapping):
+    raise UserError(f"{field}={overrides!r} is no tower; pass its fields, as in {field}={{...}}.")
+  return (create_model if field == "img" else create_text_tower)(**tower_config(config, overrides))
+
+
+def create_text_tower(name: str, **overrides: Any) -> nn.Module:
+  """Builds a text tower by its name in TEXT_TOWERS; as `create_model`."""
+  if name not in TEXT_TOWERS:
+    hint = nearest(name, TEXT_TOWERS) or f"; choose from {', '.join(TEXT_TOWERS)}."
+    raise UserError(f"there is no text tower {name!r}{hint}")
+  return _build(name, *TEXT_TOWERS[name], overrides)
+
+
+def fields_of(model: nn.Module, usual: nn.Module | None = None) -> dict[str, Any]:
+  """The fields of a model as `create_model` takes them; with `usual`, those that differ from its.
+
+  Args:
+    model: of a class of the registry.
+    usual: another model of the same class.
+  """
+  fields = {}
+  for key in model_fields(type(model)):
+    value = getattr(model, key)
+    if isinstance(value, nn.Module):
+      value = _tower_fields(value)
+      if usual is not None and value == _tower_fields(getattr(usual, key)):
+        continue
+    elif usual is not None and value == getattr(usual, key):
+      continue
+    fields[key] = np.dtype(value).name if key == "dtype" and value is not None else value
+  return fields
+
+
+def _tower_fields(tower: nn.Module) -> dict[str, Any]:
+  """A tower as the name that it differs least from, and what differs."""
+  rows = {name: (entry.module, entry.config) for name, entry in MODELS.items()} | TEXT_TOWERS
+  built = {n: _build(n, m, c, {}) for n, (m, c) in rows.items() if m is type(tower)}
+  differing = {name: fields_of(tower, model) for name, model in built.items()}
+  name = min(differing, key=lambda name: len(differing[name]))
+  return {"name": name, **differing[name]}

@@ -18,7 +18,7 @@ from etils import epath
 
 from vit_jax.data import loader, sources
 from vit_jax.errors import Diverged, Stopped, UserError
-from vit_jax.evaluation import baseline, classification
+from vit_jax.evaluation import baseline
 from vit_jax.training import checkpointing, optim, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
@@ -28,6 +28,7 @@ from vit_jax.training.preemption import StopSignal
 from vit_jax.training.progress import Progress
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
+from vit_jax.training.task import make_task
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def train_and_evaluate(
     dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
   )
 
+  task = make_task(plan, dataset.class_names)
   workdir = epath.Path(workdir)
   earlier = restore.find_run(workdir, plan, dataset.class_names)
   if earlier and (results := _finished(workdir, plan)):
@@ -79,27 +81,15 @@ def train_and_evaluate(
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
   info = restore.describe_run(plan, model, dataset.class_names, parameters)
 
-  evaluator = classification.Evaluator(
-    model,
-    {"val": val, "test": test},
-    plan.pp,
-    batch=plan.batch_eval,
-    threads=plan.threads,
-    max_bad_fraction=plan.max_bad_fraction,
-    mesh=mesh,
-  )
+  evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
   optimizer = optim.make_optimizer(plan)
   train_step = make_train_step(
-    model,
+    task.objective(model),
     optimizer,
     optim.learning_rate(plan),
     mesh,
-    mean=plan.pp.mean,
-    std=plan.pp.std,
     accum_steps=plan.accum_steps,
-    label_smoothing=plan.label_smoothing,
-    mixup=plan.mixup,
-    num_classes=num_classes,
+    frozen=plan.frozen,
   )
   batches = loader.TrainLoader(
     train,
@@ -110,6 +100,7 @@ def train_and_evaluate(
     max_bad_fraction=plan.max_bad_fraction,
     shard_index=jax.process_index(),
     shard_count=jax.process_count(),
+    captions=task.captions,
   ).iterator()
 
   with Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer:

@@ -33,3 +33,35 @@ def softmax_cross_entropy(
   if label_smoothing:
     loss = (1.0 - label_smoothing) * loss - label_smoothing * log_probs.mean(axis=-1)
   return loss
+
+
+def contrastive_softmax(logits: Float[Array, "b b"]) -> Float[Array, " b"]:
+  """Each image should find its text among those of the batch, and each text its image.
+
+  The mean of both cross-entropies, section 3.1 of arXiv:2111.07991.
+
+  Args:
+    logits: [images, texts]; the pairs are on the diagonal.
+
+  Returns:
+    [batch] float32, in nats.
+  """
+  pairs = jnp.arange(logits.shape[0])
+  return (softmax_cross_entropy(logits, pairs) + softmax_cross_entropy(logits.T, pairs)) / 2
+
+
+def contrastive_sigmoid(logits: Float[Array, "b b"]) -> Float[Array, " b"]:
+  """Is this a pair, for each image and each text of the batch: Algorithm 1 of arXiv:2303.15343.
+
+  Args:
+    logits: [images, texts], with a bias that begins near -10 (`bias_init`), since few are pairs.
+
+  Returns:
+    [batch] float32, in nats: the sum over the texts.
+  """
+  signs = 2 * jnp.eye(logits.shape[0]) - 1
+  return -jax.nn.log_sigmoid(signs * logits.astype(jnp.float32)).sum(axis=-1)
+
+
+# By the value of `config.contrastive_loss`.
+CONTRASTIVE = {"softmax": contrastive_softmax, "sigmoid": contrastive_sigmoid}

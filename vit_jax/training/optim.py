@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
 import optax
 
+from vit_jax.errors import UserError
 from vit_jax.training import schedules
 from vit_jax.training.plan import Plan
 
@@ -31,6 +33,36 @@ def decay_mask(params: Any) -> Any:
     return getattr(path[-1], "key", None) == "kernel"
 
   return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def frozen_mask(params: Any, pattern: str) -> Any:
+  """Marks the parameters that stay as they are: those whose path begins with a match of `pattern`.
+
+  Args:
+    params: any tree of arrays with named leaves.
+    pattern: a regular expression for paths such as "img/Transformer/encoder_norm/scale".
+
+  Returns:
+    A tree of the same structure with True where the leaf is frozen.
+
+  Raises:
+    UserError: it matches all of them, or none.
+  """
+  paths = []
+
+  def frozen(path: tuple, leaf: Any) -> bool:
+    del leaf
+    paths.append("/".join(str(getattr(key, "key", key)) for key in path))
+    return bool(re.match(pattern, paths[-1]))
+
+  mask = jax.tree_util.tree_map_with_path(frozen, params)
+  if len({*jax.tree.leaves(mask)}) == 1:
+    all_or_none = "all parameters" if jax.tree.leaves(mask)[0] else "no parameter"
+    raise UserError(
+      f"config.frozen={pattern!r} matches {all_or_none}; their paths are like {paths[0]} and "
+      f"{paths[-1]}."
+    )
+  return mask
 
 
 def learning_rate(plan: Plan) -> optax.Schedule:
@@ -67,4 +99,11 @@ def make_optimizer(plan: Plan) -> optax.GradientTransformation:
   if plan.optim.weight_decay:
     transforms.append(optax.add_decayed_weights(plan.optim.weight_decay, mask=decay_mask))
   transforms.append(optax.scale_by_learning_rate(learning_rate(plan)))
-  return optax.chain(*transforms)
+  optimizer = optax.chain(*transforms)
+  if plan.frozen is None:
+    return optimizer
+  # What is frozen has no momentum either.
+  labels = lambda params: jax.tree.map(
+    lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, plan.frozen)
+  )
+  return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)

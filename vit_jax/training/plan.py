@@ -53,6 +53,34 @@ class MeshPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextPlan:
+  """How a model of two towers reads texts; see `vit_jax.data.text`.
+
+  Attributes:
+    tokenizer, max_len: kind, and tokens of a text.
+    vocabulary: path or address of the tokenizer's file.
+    templates: what is said of an image that has a class and no text, "a photo of a {}."; and the
+      prompts of the evaluation.
+    class_names: what to call the classes, in the order of the labels, alternatives separated by
+      commas; None takes the data set's names.
+  """
+
+  tokenizer: str
+  max_len: int = 16
+  vocabulary: str | None = None
+  templates: tuple[str, ...] = ("{}",)
+  class_names: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InitPlan:
+  """Weights that one tower starts from: a file, folder, work directory, address or model name."""
+
+  img: str | None = None
+  txt: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
   """All that a training run depends on. One field per config key."""
 
@@ -65,6 +93,12 @@ class Plan:
   checkpoint: str | None = None
   pretrained_dir: str | None = None
   model_or_filename: str | None = None
+  # Of models of two towers (LiT); None for the others. `init` may stand for `checkpoint`.
+  text: TextPlan | None = None
+  init: InitPlan = InitPlan()
+  contrastive_loss: Literal["softmax", "sigmoid"] = "softmax"
+  # Pattern of the parameters that are not trained, from the beginning of their path: "img/".
+  frozen: str | None = None
   # Optimization.
   optim: OptimPlan = OptimPlan()
   optim_dtype: Literal["float32", "bfloat16"] = "float32"  # Of the (first) momentum.
@@ -140,8 +174,11 @@ class Plan:
   @classmethod
   def from_dict(cls, saved: Mapping[str, Any]) -> Plan:
     """Makes a plan from what `to_dict` gave; keys that have since been added get their default."""
+    text = saved.get("text")
     sections = {
       "model": ModelPlan(saved["model"]["name"], saved["model"]["overrides"]),
+      "text": keys_lib.read(TextPlan, text, "text.") if text else None,
+      "init": keys_lib.read(InitPlan, saved.get("init", {}), "init."),
       "pp": keys_lib.read(transforms.Preprocessing, saved["pp"], "pp."),
       "optim": keys_lib.read(OptimPlan, saved["optim"], "optim."),
       "mesh": keys_lib.read(MeshPlan, saved["mesh"], "mesh."),
@@ -169,11 +206,13 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
   model = _read_model(keys_lib.section(keys, "model"), keys.get("model_or_filename"))
   sections = {
     "model": model,
+    "text": _read_text(keys_lib.section(keys, "text"), model),
+    "init": keys_lib.read(InitPlan, keys_lib.section(keys, "init"), "init."),
     "pp": _read_preprocessing(keys_lib.section(keys, "pp"), model),
     "optim": keys_lib.read(OptimPlan, keys_lib.section(keys, "optim"), "optim."),
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
   }
-  top = {k: v for k, v in keys.items() if k not in ("model", "pp", "optim", "mesh")}
+  top = {k: v for k, v in keys.items() if k not in sections}
   plan = keys_lib.read(Plan, top, "", sections)
   _refuse_without_effect(plan, keys)
   _check(plan)
@@ -208,9 +247,29 @@ def _read_model(keys: dict[str, Any], model_or_filename: Any) -> ModelPlan:
       "config.model.name is missing; set it to one of the names that `vit-jax models` lists."
     )
   entry = registry.get_entry(name)  # Refuses an unknown name, with near matches.
-  overrides = {k: v for k, v in keys.items() if v is not None}
+  overrides = _given(keys)
   registry.create_model(name, **overrides)  # Refuses an unknown field, likewise.
   return ModelPlan(entry.name, overrides)
+
+
+def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
+  """The keys that are set, in sections too."""
+  given = {k: _given(v) if isinstance(v, Mapping) else v for k, v in keys.items()}
+  return {k: v for k, v in given.items() if v is not None}
+
+
+def _read_text(keys: dict[str, Any], model: ModelPlan) -> TextPlan | None:
+  """Reads `text`; what it leaves out is the model's."""
+  spec = registry.get_entry(model.name).text
+  if spec is None:
+    if _given(keys):
+      raise UserError(
+        f"config.text has no effect: {model.name} has no text tower; use configs/lit.py."
+      )
+    return None
+  own = keys.get("tokenizer") in (None, spec.tokenizer)
+  usual = dataclasses.asdict(spec) if own else {}
+  return keys_lib.read(TextPlan, {**usual, **_given(keys)}, "text.")
 
 
 def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Preprocessing:
@@ -247,6 +306,9 @@ _EFFECT = (
     "without model.name or when pretrained_dir holds that file",
     lambda p: p.pretrained_dir or p.model.name == registry.get_entry(p.model_or_filename).name,
   ),
+  ("contrastive_loss", "with a model of two towers (LiT)", lambda p: p.text),
+  ("init.img", "with a model of two towers (LiT)", lambda p: p.text),
+  ("init.txt", "with a model of two towers (LiT)", lambda p: p.text),
   ("pp.min_area", "with pp.train_crop='inception'", lambda p: p.pp.train_crop == "inception"),
   (
     "pp.resize",
@@ -280,6 +342,8 @@ def _check(plan: Plan) -> None:
       f"config.checkpoint and config.{other} both name weights to start from; "
       f"set one of them to nothing (--config.{other}=)."
     )
+  if plan.text:
+    _check_two_towers(plan)
   for key in ("total_steps", "batch", "batch_eval", "accum_steps", "threads", "rsqrt_timescale"):
     if getattr(plan, key) < 1:
       raise UserError(f"config.{key}={getattr(plan, key)} should be at least 1.")
@@ -318,6 +382,20 @@ def _check(plan: Plan) -> None:
     raise UserError(
       f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
       f"use a multiple of it."
+    )
+
+
+def _check_two_towers(plan: Plan) -> None:
+  for key, off in (("accum_steps", 1), ("label_smoothing", 0.0), ("mixup", 0.0)):
+    if getattr(plan, key) != off:
+      raise UserError(
+        f"config.{key}={getattr(plan, key)} does not go with a contrastive loss, which compares "
+        f"all images and texts of a batch; set it to {off}."
+      )
+  if (plan.init.img or plan.init.txt) and not plan.from_scratch:
+    raise UserError(
+      "config.init and config.checkpoint (or pretrained_dir) both name weights to start from; "
+      "set one of them to nothing."
     )
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+from vit_jax.models.lit import example_inputs
 from vit_jax.training import checkpointing, optim
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import TrainState, create_state
@@ -203,6 +203,9 @@ def build_model(
     UserError: if the weights, the image size or the classifier do not fit.
   """
   variables = None
+  images = init_images(plan.pp)
+  if plan.text:
+    return _build_two_towers(plan, images, earlier)
   if earlier is not None:  # Its weights are in the checkpoint.
     model = earlier.create_model()
   elif plan.from_scratch:
@@ -220,13 +223,40 @@ def build_model(
       **plan.model.overrides,
     )
   # Traces the model, so that a size that does not fit is refused before anything is written.
-  images = init_images(plan.pp)
   logits, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=False))
   if logits.shape != (1, num_classes):
     raise UserError(
       f"model {plan.model.name} gives outputs of shape {logits.shape[1:]} per image instead of "
       f"{num_classes} logits; choose a classifier that pools."
     )
+  return model, variables
+
+
+def _build_two_towers(
+  plan: plan_lib.Plan, images: jax.Array, earlier: RunInfo | None
+) -> tuple[nn.Module, dict[str, Any] | None]:
+  from vit_jax.checkpoints import lit, pretrained
+
+  variables = None
+  name, overrides = plan.model.name, plan.model.overrides
+  if earlier is not None:
+    model = earlier.create_model()
+  elif plan.init.img or plan.init.txt:
+    files = dataclasses.asdict(plan.init)
+    model, variables = lit.load_towers(name, files, overrides, images, plan.seed)
+  elif plan.from_scratch:
+    model = registry.create_model(name, **overrides)
+  else:
+    model, variables = pretrained.from_pretrained(
+      name, plan.weights, image_size=plan.pp.size, **overrides
+    )
+  if model.txt.max_len != plan.text.max_len:
+    raise UserError(
+      f"config.text.max_len={plan.text.max_len}, but the text tower takes {model.txt.max_len} "
+      f"tokens; set config.model.txt.max_len={plan.text.max_len} too."
+    )
+  inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
+  jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), *inputs, train=False))
   return model, variables
 
 
@@ -247,13 +277,7 @@ def state_target(
 
 def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:
   """The model's fields that differ from what the registry gives, as plain types."""
-  usual = registry.create_model(name)
-  fields = {}
-  for key in registry.model_fields(type(model)):
-    value = getattr(model, key)
-    if value != getattr(usual, key):
-      fields[key] = np.dtype(value).name if key.endswith("dtype") else value
-  return fields
+  return registry.fields_of(model, registry.create_model(name))
 
 
 def _tuples(section: dict[str, Any]) -> dict[str, Any]:

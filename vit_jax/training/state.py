@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.models.lit import example_inputs
 from vit_jax.training import mesh as mesh_lib
 
 
@@ -65,7 +66,7 @@ def create_state(
   def create(variables: Any, seed: jax.Array) -> TrainState:
     init_key, step_key = jax.random.split(jax.random.key(seed))
     if variables is None:
-      variables = model.init(init_key, images, train=False)
+      variables = model.init(init_key, *example_inputs(model, images), train=False)
     return TrainState(
       step=jnp.int32(0),
       params=variables["params"],

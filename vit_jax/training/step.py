@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.data import transforms
-from vit_jax.training import augment, losses
 from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import optim
+from vit_jax.training.objectives import Batch, Objective
 from vit_jax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 # Folded into a step's key for what the whole batch shares; micro-batches fold in 0, 1, ...
@@ -24,51 +23,36 @@ _WHOLE_BATCH = 2**31 - 1
 
 
 def make_train_step(
-  model: nn.Module,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
   learning_rate: optax.Schedule,
   mesh: jax.sharding.Mesh,
   *,
-  mean: tuple[float, ...],
-  std: tuple[float, ...],
   accum_steps: int = 1,
-  label_smoothing: float = 0.0,
-  mixup: float = 0.0,
-  num_classes: int | None = None,
+  frozen: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Compiles one update.
 
   Args:
-    model: maps float32 images [batch, h, w, c] to logits [batch, classes].
+    objective: what is minimised, see `objectives`.
     optimizer: as `optim.make_optimizer` gives.
     learning_rate: only reported here; the optimizer has its own.
     mesh: the batch is split over its data axis, the state replicated.
-    mean: per channel, for `(image / 255 - mean) / std`.
-    std: per channel.
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
-    label_smoothing: see `losses.softmax_cross_entropy`.
-    mixup: alpha of `augment.mixup`; 0 leaves images and labels alone.
-    num_classes: width of the logits; only needed for `mixup`.
+    frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
+      computed backwards that only they would need.
 
   Returns:
-    `step(state, batch) -> (state, metrics)`. `batch` holds uint8 images [batch, h, w, c] and int32
-    labels [batch]; the state passed in is donated. Metrics are scalars: `loss`, `accuracy`,
-    `grad_norm` (before clipping), `learning_rate`, `first_bad_step`. With `mixup` a prediction
-    is right if it is the label of the larger share.
+    `step(state, batch) -> (state, metrics)`; the state passed in is donated. Metrics are scalars:
+    `loss` and those of the objective, `grad_norm` (before clipping), `learning_rate`,
+    `first_bad_step`.
   """
 
-  def loss_fn(params, collections, batch: Batch, rng: jax.Array, batch_rng: jax.Array):
-    images, labels = transforms.normalize(batch["image"], mean, std), batch["label"]
-    targets = labels
-    if mixup:
-      one_hot = jax.nn.one_hot(labels, num_classes)
-      images, targets = augment.mixup(batch_rng, images, one_hot, mixup)
-      labels = targets.argmax(-1)
-    logits = model.apply(
-      {"params": params, **collections}, images, train=True, rngs={"dropout": rng}
-    )
-    loss = losses.softmax_cross_entropy(logits, targets, label_smoothing).mean()
-    return loss, jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
+  def loss_fn(params: Any, *arguments: Any):
+    if frozen:
+      stop = lambda stays, x: jax.lax.stop_gradient(x) if stays else x
+      params = jax.tree.map(stop, optim.frozen_mask(params, frozen), params)
+    return objective(params, *arguments)
 
   def gradients(state: TrainState, batch: Batch, rng: jax.Array):
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -82,20 +66,22 @@ def make_train_step(
       x = x.reshape(x.shape[0] // accum_steps, accum_steps, *x.shape[1:])
       return jnp.moveaxis(x, 1, 0)
 
-    def add_one(total, index_and_micro):
-      index, micro = index_and_micro
-      result = value_and_grad(
-        state.params, state.collections, micro, jax.random.fold_in(rng, index), batch_rng
-      )
-      return jax.tree.map(jnp.add, total, result), None
+    def one(index: jax.Array, micro: Batch):
+      micro_rng = jax.random.fold_in(rng, index)
+      return value_and_grad(state.params, state.collections, micro, micro_rng, batch_rng)
 
-    zeros = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state.params))
-    total, _ = jax.lax.scan(add_one, zeros, (jnp.arange(accum_steps), jax.tree.map(split, batch)))
+    def add_one(total, index_and_micro):
+      return jax.tree.map(jnp.add, total, one(*index_and_micro)), None
+
+    parts = (jnp.arange(accum_steps), jax.tree.map(split, batch))
+    shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add_one, zeros, parts)
     return jax.tree.map(lambda x: x / accum_steps, total)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    (loss, accuracy), grads = gradients(state, batch, rng)
+    (loss, own), grads = gradients(state, batch, rng)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -114,7 +100,7 @@ def make_train_step(
     )
     metrics = {
       "loss": loss,
-      "accuracy": accuracy,
+      **own,
       "grad_norm": grad_norm,
       "learning_rate": learning_rate(state.step),
       "first_bad_step": first_bad_step,

@@ -1,0 +1,296 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Two towers in files: LiT's npz (`img/...`, `txt/...`, `t`), and BERT as transformers names it.
+
+The image tower's names are those of its family, so it is read as a file of its own. A tower can
+come from a file of its own as well, which is how a LiT is made: see `load_towers`.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.checkpoints import bit, download, npz, pretrained, reading, tree
+from vit_jax.checkpoints.tables import (
+  COPY,
+  HEADS_IN,
+  HEADS_OUT,
+  How,
+  Table,
+  dense,
+  norm,
+  to_ours,
+  to_theirs,
+)
+from vit_jax.checkpoints.tree import Flat
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+from vit_jax.models.lit import BertTower, TextTransformer, example_inputs
+
+logger = logging.getLogger(__name__)
+
+# Flaxformer, which the released files come from, stores the heads of a projection joined.
+_JOINED_OUT = How(
+  lambda x, _, heads: [x.reshape(*x.shape[: x.ndim // 2], heads, -1)],
+  lambda xs: xs[0].reshape(*xs[0].shape[:-2], -1),
+)
+_JOINED_IN = How(
+  lambda x, _, heads: [x.reshape(heads, -1, x.shape[-1])],
+  lambda xs: xs[0].reshape(-1, xs[0].shape[-1]),
+)
+
+_BLOCK = "encoderblock_{i}/"
+_ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"
+_LAYER = "BertEncoder_0/encoder_block/layer_sequence/layers_{i}/"
+FLAXFORMER_TO_OURS: Table = [
+  *(
+    (f"BertEncoder_0/embedder/embedders_{theirs}/embedding", f"{ours}/embedding", COPY)
+    for theirs, ours in (
+      ("token_ids", "token_embedding"),
+      ("position_ids", "position_embedding"),
+      ("segment_ids", "segment_embedding"),
+    )
+  ),
+  *(
+    (f"{theirs}/{leaf}", f"{ours}/{leaf}", COPY)
+    for theirs, ours, leaves in (
+      ("BertEncoder_0/layer_norm", "embedding_norm", ("scale", "bias")),
+      (_LAYER + "attention_block/layer_norm", _BLOCK + "LayerNorm_0", ("scale", "bias")),
+      (_LAYER + "mlp_block/mlp/dense_layer", _BLOCK + "MlpBlock_0/Dense_0", ("kernel", "bias")),
+      (_LAYER + "mlp_block/dense_layer", _BLOCK + "MlpBlock_0/Dense_1", ("kernel", "bias")),
+      (_LAYER + "mlp_block/layer_norm", _BLOCK + "LayerNorm_1", ("scale", "bias")),
+      ("head", "head", ("kernel", "bias")),
+    )
+    for leaf in leaves
+  ),
+  *(
+    (f"{_LAYER}attention_block/attention_layer/{part}", _ATTENTION + part, _JOINED_OUT)
+    for name in ("query", "key", "value")
+    for part in (f"{name}/kernel", f"{name}/bias")
+  ),
+  (_LAYER + "attention_block/dense_layer/kernel", _ATTENTION + "out/kernel", _JOINED_IN),
+  (_LAYER + "attention_block/dense_layer/bias", _ATTENTION + "out/bias", COPY),
+]
+
+HF_BERT_TO_OURS: Table = [
+  *(
+    (f"embeddings.{name}_embeddings.weight", f"{ours}_embedding/embedding", COPY)
+    for name, ours in (("word", "token"), ("position", "position"), ("token_type", "segment"))
+  ),
+  *norm("embeddings.LayerNorm", "embedding_norm"),
+  *(
+    (f"encoder.layer.{{i}}.attention.self.{name}.{theirs}", f"{_ATTENTION}{name}/{ours}", HEADS_OUT)
+    for name in ("query", "key", "value")
+    for theirs, ours in (("weight", "kernel"), ("bias", "bias"))
+  ),
+  *dense("encoder.layer.{i}.attention.output.dense", _ATTENTION + "out", HEADS_IN),
+  *norm("encoder.layer.{i}.attention.output.LayerNorm", _BLOCK + "LayerNorm_0"),
+  *dense("encoder.layer.{i}.intermediate.dense", _BLOCK + "MlpBlock_0/Dense_0"),
+  *dense("encoder.layer.{i}.output.dense", _BLOCK + "MlpBlock_0/Dense_1"),
+  *norm("encoder.layer.{i}.output.LayerNorm", _BLOCK + "LayerNorm_1"),
+]
+# Of BERT's pretraining, not of its encoder; and a buffer of old versions.
+HF_BERT_BESIDE = ("pooler.", "cls.", "embeddings.position_ids")
+HF_BERT_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-12}
+
+
+def from_pretrained(
+  entry: registry.Entry,
+  path: str | os.PathLike,
+  *,
+  overrides: Mapping[str, Any],
+  **image_options: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+  """Two towers with the weights of one file; what `pretrained.from_pretrained` does for them.
+
+  Args:
+    entry: of the registry.
+    path: an npz or a work directory with `img/`, `txt/` and `t`.
+    overrides: fields of the model; those of a tower are a mapping.
+    **image_options: `image_size`, `position_resize`, ... of `pretrained.from_pretrained`.
+
+  Raises:
+    UserError: the file has no two towers, or a tower does not fit.
+  """
+  arrays, metadata = reading.read_arrays(download.fetch(path))
+  arrays = npz.strip_prefixes(arrays, ("opt/target/", "params/"))
+  parts = {tower: _under(f"{tower}/", arrays) for tower in ("img", "txt")}
+  beside = {name: x for name, x in arrays.items() if not name.startswith(("img/", "txt/"))}
+  if not all(parts.values()):
+    raise UserError(
+      f"{path} has no two towers (parameters under img/ and txt/), as {entry.name} needs; a tower "
+      "of its own is loaded in training, by --config.init.img=FILE and --config.init.txt=FILE."
+    )
+  stored = {**metadata.get("config", {}), **metadata.get("fields", {})}
+  fields = {
+    tower: registry.tower_config(
+      registry.tower_config(entry.config[tower], stored.get(tower, {})), overrides.get(tower, {})
+    )
+    for tower in parts
+  }
+  others = {k: v for k, v in {**stored, **overrides}.items() if k not in parts}
+  others.setdefault("bias_init", 0.0 if "b" in beside else None)
+
+  img, variables = _image_tower(
+    fields["img"], parts["img"], f"img/ of {path}", metadata, image_options
+  )
+  txt = registry.create_text_tower(**fields["txt"])
+  flat, _ = _text_names(parts["txt"], txt)
+  _require(txt, flat, f"{path}: the text tower")
+  top = {name: np.atleast_1d(x).astype(np.float32) for name, x in beside.items()}
+  expected = {"t": (1,), **({"b": (1,)} if others["bias_init"] is not None else {})}
+  if problems := tree.differences(top, expected):
+    raise UserError(f"{path} does not fit {entry.name}: {problems}.")
+  model = registry.create_model(entry.name, img=img, txt=txt, **others)
+  params = {
+    "img": variables["params"],
+    "txt": tree.to_tree(dict(flat), scanned=tree.is_scanned(txt)),
+    **{name: jnp.asarray(x) for name, x in top.items()},
+  }
+  return model, {"params": params}
+
+
+def load_towers(
+  name: str,
+  files: Mapping[str, str | None],
+  overrides: Mapping[str, Any],
+  images: jax.Array,
+  seed: int = 0,
+) -> tuple[nn.Module, dict[str, Any]]:
+  """A model of two towers whose weights come from files of their own, or are initialised.
+
+  Args:
+    name: of a model of two towers in the registry.
+    files: "img" and "txt": a file, folder, work directory, address or model name, or None. Images:
+      what `from_pretrained` takes. Texts: BERT as transformers names it.
+    overrides: fields of the model.
+    images: float32 [1, height, width, channels], of the size to load at.
+    seed: of what no file holds: heads that give the embeddings' width, the temperature, a tower
+      without a file.
+
+  Returns:
+    The model and {"params": ...}.
+
+  Raises:
+    UserError: a file does not fit its tower.
+  """
+  entry = registry.get_entry(name)
+  fields = {
+    tower: registry.tower_config(entry.config[tower], overrides.get(tower, {}))
+    for tower in ("img", "txt")
+  }
+  found, towers = {}, {}
+  if files.get("img"):
+    given = {k: v for k, v in fields["img"].items() if k not in ("name", "num_classes")}
+    source = None if files["img"] in registry.MODELS else files["img"]
+    img, variables = pretrained.from_pretrained(
+      fields["img"]["name"], source, num_classes=0, image_size=images.shape[1:3], **given
+    )
+    towers["img"] = img.clone(num_classes=fields["img"]["num_classes"])
+    found["img"] = variables["params"]
+  if files.get("txt"):
+    path = download.fetch(files["txt"])
+    arrays, metadata = reading.read_arrays(path)
+    numerics = {k: metadata[k] for k in HF_BERT_NUMERICS if k in metadata}
+    txt = registry.create_text_tower(**{**HF_BERT_NUMERICS, **numerics, **fields["txt"]})
+    flat, unknown = _text_names(arrays, txt)
+    _require(txt.clone(num_classes=0), flat, str(path), unknown)
+    towers["txt"] = txt
+    found["txt"] = tree.to_tree(dict(flat), scanned=tree.is_scanned(txt))
+  model = registry.create_model(name, **{**overrides, **towers})
+  return model, {"params": _completed(model, found, images, seed)}
+
+
+def _completed(model: nn.Module, found: Mapping[str, Any], images: jax.Array, seed: int) -> Any:
+  """The parameters found, and initial values of the others."""
+  flatten = lambda params: flax.traverse_util.flatten_dict(params, sep="/")
+  found = flatten(found)
+
+  @jax.jit
+  def missing() -> dict[str, jax.Array]:
+    params = model.init(jax.random.key(seed), *example_inputs(model, images), train=False)["params"]
+    return {path: x for path, x in flatten(params).items() if path not in found}
+
+  fresh = missing()
+  logger.info("Initialised, since no file holds them: %s.", ", ".join(_tops(fresh)))
+  return flax.traverse_util.unflatten_dict({**found, **fresh}, sep="/")
+
+
+def _tops(paths: Iterable[str]) -> list[str]:
+  """What paths are under, to two levels: "txt/head", "t"."""
+  return sorted({"/".join(path.split("/")[:2]) for path in paths})
+
+
+def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Our names of both towers as the released files'."""
+  img, txt = _under("img/", flat), _under("txt/", flat)
+  is_bit = any(path.startswith("root_block/") for path in img)
+  img = bit.to_released(img) if is_bit else npz.to_released(img)
+  if "token_embedding/embedding" in txt:
+    txt, _ = to_theirs(txt, FLAXFORMER_TO_OURS)
+  return {
+    **{f"img/{path}": x for path, x in img.items()},
+    **{f"txt/{path}": x for path, x in txt.items()},
+    **{path: x for path, x in flat.items() if not path.startswith(("img/", "txt/"))},
+  }
+
+
+def _under(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+  return {path.removeprefix(prefix): x for path, x in flat.items() if path.startswith(prefix)}
+
+
+def _image_tower(
+  fields: Mapping[str, Any],
+  arrays: Mapping[str, np.ndarray],
+  origin: str,
+  metadata: Mapping[str, Any],
+  options: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+  given = {k: v for k, v in fields.items() if k not in ("name", "num_classes")}
+  heads = getattr(registry.create_model(fields["name"], **given), "num_heads", 1)
+  about = {k: metadata[k] for k in ("image_size",) if k in metadata}
+  source = reading.as_source(arrays, about, origin, heads=heads)
+  img, variables = pretrained.from_pretrained(fields["name"], source, **options, **given)
+  if img.num_classes != fields["num_classes"]:
+    has = f"embeds in {img.num_classes} dimensions" if img.num_classes else "has no head"
+    raise UserError(
+      f"{origin}: the image tower {has}, but img.num_classes={fields['num_classes']}; "
+      f"pass img={{'num_classes': {img.num_classes}}}."
+    )
+  return img, variables
+
+
+def _text_names(
+  arrays: Mapping[str, np.ndarray], tower: BertTower | TextTransformer
+) -> tuple[Flat, list[str]]:
+  """Our names for a text tower's arrays under any names that are known, and those that are not."""
+  arrays = {name: x for name, x in arrays.items() if x.dtype.kind != "i"}
+  if any(name.startswith("BertEncoder_0/") for name in arrays):
+    return to_ours(tree.as_float32(arrays), FLAXFORMER_TO_OURS, tower.num_heads)
+  if any(name.endswith("embeddings.word_embeddings.weight") for name in arrays):
+    arrays = _under("bert.", arrays) or dict(arrays)
+    arrays = {
+      name.replace(".gamma", ".weight").replace(".beta", ".bias"): x
+      for name, x in arrays.items()
+      if not name.startswith(HF_BERT_BESIDE)
+    }
+    return to_ours(tree.as_float32(arrays), HF_BERT_TO_OURS, tower.num_heads)
+  flat = npz.with_linen_names(arrays, npz.BLOCKS_TO_LINEN)
+  # Some of big_vision's files have a second position embedding by mistake: their sum counts.
+  if (second := flat.pop("Encoder_0/pos_embedding", None)) is not None:
+    flat["pos_embedding"] = flat["pos_embedding"] + second
+  return flat, []
+
+
+def _require(tower: nn.Module, flat: Flat, origin: str, unknown: list[str] = ()) -> None:
+  """Raises a UserError unless the arrays are those of the tower."""
+  expected = tree.input_shapes(tower, jax.ShapeDtypeStruct((1, tower.max_len), jnp.int32))
+  if problems := tree.differences(flat, expected, unknown):
+    raise UserError(f"{origin} does not fit {type(tower).__name__}: {problems}.")

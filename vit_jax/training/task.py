@@ -1,0 +1,122 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is learned, and how it is judged: all in which runs of the one loop differ.
+
+A plan with `text` (a model of two towers) learns from pairs of images and texts, and is judged as a
+zero-shot classifier; any other learns to classify.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+from vit_jax.data import sources, text
+from vit_jax.errors import UserError
+from vit_jax.evaluation import classification, zeroshot
+from vit_jax.training import objectives
+from vit_jax.training.plan import Plan
+
+
+class Evaluator(Protocol):
+  """Evaluates splits by their names; see `classification.Evaluator`."""
+
+  def __contains__(self, split: str) -> bool: ...
+
+  def __call__(self, split: str, variables: Any) -> dict[str, float | int]: ...
+
+  def right(self, split: str, variables: Any) -> Any: ...
+
+
+class Task(Protocol):
+  """See `make_task`.
+
+  Attributes:
+    captions: makes the texts of training examples; None where there are none.
+  """
+
+  captions: text.Captions | None
+
+  def objective(self, model: nn.Module) -> objectives.Objective:
+    """What a training step minimises."""
+
+  def evaluator(
+    self,
+    model: nn.Module,
+    splits: Mapping[str, sources.Source | None],
+    mesh: jax.sharding.Mesh,
+  ) -> Evaluator:
+    """How well the model does on the splits."""
+
+
+def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
+  """The task of a plan on a data set with these classes.
+
+  Raises:
+    UserError: the classes' names, their templates or the vocabulary cannot be used.
+  """
+  if plan.text is None:
+    return Classification(plan, len(class_names))
+  names = plan.text.class_names or tuple(class_names)
+  if len(names) != len(class_names):
+    raise UserError(
+      f"config.text.class_names has {len(names)} names, but {plan.dataset} has {len(class_names)} "
+      "classes; give one for each, in the order of the labels."
+    )
+  tokenizer = zeroshot.make_tokenizer(plan.text)
+  return Contrastive(
+    plan,
+    text.Captions(tokenizer, text.split_names(names), plan.text.templates),
+    zeroshot.make_prompts(tokenizer, names, plan.text.templates),
+  )
+
+
+def _evaluation(plan: Plan, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+  return dict(
+    batch=plan.batch_eval, threads=plan.threads, max_bad_fraction=plan.max_bad_fraction, mesh=mesh
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+  """Images have labels."""
+
+  plan: Plan
+  num_classes: int
+  captions: None = None
+
+  def objective(self, model: nn.Module) -> objectives.Objective:
+    return objectives.classification(
+      model,
+      mean=self.plan.pp.mean,
+      std=self.plan.pp.std,
+      label_smoothing=self.plan.label_smoothing,
+      mixup=self.plan.mixup,
+      num_classes=self.num_classes,
+    )
+
+  def evaluator(self, model, splits, mesh) -> Evaluator:
+    options = _evaluation(self.plan, mesh)
+    return classification.Evaluator(model, splits, self.plan.pp, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive:
+  """Images have texts, their own or made from their class."""
+
+  plan: Plan
+  captions: text.Captions
+  prompts: zeroshot.Prompts
+
+  def objective(self, model: nn.Module) -> objectives.Objective:
+    return objectives.contrastive(
+      model, mean=self.plan.pp.mean, std=self.plan.pp.std, loss=self.plan.contrastive_loss
+    )
+
+  def evaluator(self, model, splits, mesh) -> Evaluator:
+    options = _evaluation(self.plan, mesh)
+    return zeroshot.ZeroShotEvaluator(model, splits, self.plan.pp, self.prompts, **options)
