@@ -115,7 +115,7 @@ TIMM = {
   "Mixer-B_16": "mixer_b16_224",
   "Mixer-L_16": "mixer_l16_224",
   "BiT-R50x1": "resnetv2_50x1_bit",
-  "BiT-R50x3": "resnetv2_50x1_bit",
+  "BiT-R50x3": "resnetv2_50x3_bit",
   "BiT-R101x1": "resnetv2_101x1_bit",
   "BiT-R101x3": "resnetv2_101x3_bit",
   "BiT-R152x2": "resnetv2_152x2_bit",
