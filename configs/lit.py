@@ -63,7 +63,6 @@ def _add_text(config: ml_collections.ConfigDict, name: str) -> None:
     {
       "tokenizer": spec.tokenizer,
       "vocabulary": config_dict.placeholder(str),  # None: that of the released model.
-      "max_len": spec.max_len,
       "class_names": config_dict.placeholder(tuple),  # None: the data set's.
     }
   )
@@ -101,7 +100,6 @@ def _digits() -> ml_collections.ConfigDict:
   )
   _add_text(config, "LiT-B16B_2")
   config.text.tokenizer = "bytes"
-  config.text.max_len = 24
   config.text.templates = ("{}", "the number {}", "a handwritten {}", "the digit {}")
   config.text.class_names = (
     *("zero, nought", "one", "two", "three", "four"),

@@ -18,6 +18,7 @@ _PUBLIC = {
   "list_models": "vit_jax.models.registry",
   "preprocessing_for": "vit_jax.checkpoints.preprocessing",
   "save_checkpoint": "vit_jax.checkpoints.saving",
+  "tokenizer_for": "vit_jax.checkpoints.vocabulary",
   "train_and_evaluate": "vit_jax.training.loop",
 }
 
@@ -28,6 +29,7 @@ __all__ = [
   "list_models",
   "preprocessing_for",
   "save_checkpoint",
+  "tokenizer_for",
   "train_and_evaluate",
 ]
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
   from vit_jax.checkpoints.preprocessing import preprocessing_for
   from vit_jax.checkpoints.pretrained import from_pretrained
   from vit_jax.checkpoints.saving import save_checkpoint
+  from vit_jax.checkpoints.vocabulary import tokenizer_for
   from vit_jax.models.features import extract_features
   from vit_jax.models.registry import create_model, list_models
   from vit_jax.training.loop import train_and_evaluate

@@ -263,10 +263,15 @@ def test_a_class_without_a_name_is_refused(name):
 def test_prompts_are_every_name_in_every_template():
   assert prompts(NAMES, TEMPLATES) == [
     [
-      *("tench", "a tench", "a photo of a tench!"),
-      *("Tinca tinca", "a Tinca tinca", "a photo of a Tinca tinca!"),
+      *("tench", "a tench", "a photo of a tench"),
+      *("tinca tinca", "a tinca tinca", "a photo of a tinca tinca"),
     ],
-    ["dog", "a dog", "a photo of a dog!"],
+    ["dog", "a dog", "a photo of a dog"],
+  ]
+  # As big_vision writes them for its evaluation.
+  assert prompts([["T-shirt"], ["sports_car "]], ["A  {}, on\tsale."]) == [
+    ["a tshirt on sale"],
+    ["a sports car on sale"],
   ]
 
 

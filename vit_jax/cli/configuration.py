@@ -85,6 +85,8 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
         config.pp[split] = None
     if "baseline" in config and "baseline" not in changed:
       config.baseline = None
+    if "text" in config and "text.class_names" not in changed:
+      config.text.class_names = None
     log.info(
       "dataset %s instead of the preset's %s: its own splits and classes, the preset's settings.",
       config.dataset,

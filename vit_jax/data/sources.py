@@ -204,8 +204,9 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
   """Opens a dataset by its name or directory.
 
   Args:
-    dataset: "digits"; a directory with `train/ val/ test/` or with one directory a class; a
-      directory that TFDS prepared; or a TFDS name that is prepared in `data_dir`.
+    dataset: "digits"; a directory with `train/ val/ test/` or with one directory a class; one of
+      images with texts (`data.captions`); a directory that TFDS prepared; or a TFDS name that is
+      prepared in `data_dir`.
     data_dir: where TFDS keeps its datasets (default: TFDS's own, `~/tensorflow_datasets`).
 
   Raises:
@@ -222,8 +223,10 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
       from vit_jax.data import tfds_source
 
       return tfds_source.open_directory(path)
-    from vit_jax.data import folder
+    from vit_jax.data import captions, folder
 
+    if captions.has_captions(path):
+      return captions.open_captions(path)
     return folder.open_folder(path)
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import string
 import types
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -194,8 +195,14 @@ def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
   return classes
 
 
+def canonical(text: str) -> str:
+  """Lower case, no punctuation, single spaces, as LiT was evaluated: "tshirt" for "T-shirt"."""
+  words = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation)).split()
+  return " ".join(words).lower()
+
+
 def prompts(class_names: Sequence[Sequence[str]], templates: Sequence[str]) -> list[list[str]]:
-  """Every name of a class in every template, for each class.
+  """Every name of a class in every template, for each class, in canonical form.
 
   Args:
     class_names: the alternative names of each class.
@@ -210,7 +217,7 @@ def prompts(class_names: Sequence[Sequence[str]], templates: Sequence[str]) -> l
     if template.count("{}") != 1:
       raise UserError(f"the template {template!r} must have exactly one {{}}, where a name goes.")
   return [
-    [template.replace("{}", name) for name in names for template in templates]
+    [canonical(template.replace("{}", name)) for name in names for template in templates]
     for names in class_names
   ]
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_jax.checkpoints import download
+from vit_jax.checkpoints import vocabulary as vocabulary_lib
 from vit_jax.data import sources, text, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
@@ -61,27 +62,28 @@ def make_prompts(
   return Prompts(tokens, owners, tuple(own[0] for own in names))
 
 
-def make_tokenizer(spec: Any) -> text.Tokenizer:
-  """The tokenizer of a registry.TextSpec or a plan's TextPlan; fetches its vocabulary once."""
-  vocabulary = download.fetch(spec.vocabulary) if spec.vocabulary else None
-  return text.make_tokenizer(spec.tokenizer, vocabulary, spec.max_len)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _embed_texts(model: TwoTowers, variables: Any, tokens: Int[Array, "b n"]) -> Array:
   return model.apply(variables, None, tokens)[1]
+
+
+def embed_texts(
+  model: TwoTowers, variables: Mapping[str, Any], tokens: Int[np.ndarray, "m n"]
+) -> Float[np.ndarray, "m d"]:
+  """The embeddings of texts, of length 1: float32 [texts, dim]; by one program, in batches."""
+  count = len(tokens)
+  batch = min(BATCH, count)
+  padded = np.zeros((-(-count // batch) * batch, tokens.shape[1]), np.int32)
+  padded[:count] = tokens
+  parts = [_embed_texts(model, variables, part) for part in np.split(padded, len(padded) // batch)]
+  return np.concatenate(jax.device_get(parts))[:count]
 
 
 def embed_classes(
   model: TwoTowers, variables: Mapping[str, Any], prompts: Prompts
 ) -> Float[np.ndarray, "classes d"]:
   """The mean of the embeddings of each class's prompts, of length 1: float32 [classes, dim]."""
-  count = len(prompts.tokens)
-  batch = min(BATCH, count)
-  padded = np.zeros((-(-count // batch) * batch, prompts.tokens.shape[1]), np.int32)
-  padded[:count] = prompts.tokens
-  parts = [_embed_texts(model, variables, part) for part in np.split(padded, len(padded) // batch)]
-  embedded = np.concatenate(jax.device_get(parts))[:count]
+  embedded = embed_texts(model, variables, prompts.tokens)
   classes = np.zeros((len(prompts.class_names), embedded.shape[1]), np.float32)
   np.add.at(classes, prompts.owners, embedded)
   return np.asarray(normalized(classes))
@@ -119,16 +121,14 @@ def from_checkpoint(
     vocabulary: of the tokenizer, a path or address; None means the file's own or the registry's.
     named: whether these are the very names of a data set that is to be evaluated.
   """
-  from vit_jax.checkpoints import pretrained, reading, saving
+  from vit_jax.checkpoints import pretrained, saving
 
   entry = registry.get_entry(name)
   model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
   path = download.fetch(checkpoint) if checkpoint else None
-  stored = reading.read_metadata(path).get("text") if path else None
-  spec = registry.TextSpec(**stored) if stored else entry.text
-  if vocabulary:
-    spec = dataclasses.replace(spec, vocabulary=vocabulary)
-  prompts = make_prompts(make_tokenizer(spec), class_names, templates)
+  spec = vocabulary_lib.with_default(path, entry.name)
+  tokenizer = vocabulary_lib.tokenizer_for(spec, vocabulary)
+  prompts = make_prompts(tokenizer, class_names, templates)
   module, variables = classifier_of(model, variables, prompts)
   size = image_size or saving.image_size(model, {"params": variables["params"]})
   settings = classifier.settings_for(entry.name, path, size)
@@ -149,7 +149,9 @@ def from_run(
   model, variables, info = restore.load_run(workdir, which)
   plan = info.plan.text
   names = class_names or plan.class_names or info.class_names
-  prompts = make_prompts(make_tokenizer(plan), names, templates or plan.templates)
+  if not names:
+    raise UserError(f"{workdir} was trained on texts, not classes; write some to a --classes=FILE.")
+  prompts = make_prompts(vocabulary_lib.tokenizer_for(plan), names, templates or plan.templates)
   module, variables = classifier_of(model, variables, prompts)
   return Classifier(
     info.model_name,
@@ -167,8 +169,7 @@ def is_two_towers(workdir: str | os.PathLike) -> bool:
   """Whether a work directory is of a run that trains two towers."""
   from vit_jax.training import restore
 
-  info = restore.read_run(workdir)
-  return info is not None and info.plan.text is not None
+  return restore.existing_run(workdir).plan.text is not None
 
 
 def read_lines(path: str) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ NAMES = (
 
 def _named(path: str, value: Array) -> dict[str, Array]:
   for pattern, name in NAMES:
-    if match := re.fullmatch(pattern, path):
+    if match := re.fullmatch(pattern, path.removeprefix("img/")):  # Of two towers.
       if "{}" not in name:
         return {name: value}
       if match[1] is not None:
@@ -53,7 +53,7 @@ def extract_features(
   """Runs the model and returns its intermediate values by name.
 
   Args:
-    model: a module of the registry.
+    model: a module of the registry; of two towers the image tower is looked into.
     variables: as `from_pretrained` or `model.init` return them.
     images: [batch, height, width, channels] float32, preprocessed for the model.
     layers: names or shell patterns such as "blocks/*"; None takes all.

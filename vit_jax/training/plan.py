@@ -57,7 +57,8 @@ class TextPlan:
   """How a model of two towers reads texts; see `vit_jax.data.text`.
 
   Attributes:
-    tokenizer, max_len: kind, and tokens of a text.
+    tokenizer: kind of tokenizer.
+    max_len: tokens of a text; always that of the model's text tower.
     vocabulary: path or address of the tokenizer's file.
     templates: what is said of an image that has a class and no text, "a photo of a {}."; and the
       prompts of the evaluation.
@@ -66,7 +67,7 @@ class TextPlan:
   """
 
   tokenizer: str
-  max_len: int = 16
+  max_len: int
   vocabulary: str | None = None
   templates: tuple[str, ...] = ("{}",)
   class_names: tuple[str, ...] | None = None
@@ -267,9 +268,15 @@ def _read_text(keys: dict[str, Any], model: ModelPlan) -> TextPlan | None:
         f"config.text has no effect: {model.name} has no text tower; use configs/lit.py."
       )
     return None
+  tower = registry.create_model(model.name, **model.overrides).txt
+  if keys.get("max_len") not in (None, tower.max_len):
+    raise UserError(
+      f"config.text.max_len={keys['max_len']} is not that of the text tower, {tower.max_len}; "
+      "set config.model.txt.max_len instead."
+    )
   own = keys.get("tokenizer") in (None, spec.tokenizer)
   usual = dataclasses.asdict(spec) if own else {}
-  return keys_lib.read(TextPlan, {**usual, **_given(keys)}, "text.")
+  return keys_lib.read(TextPlan, {**usual, **_given(keys), "max_len": tower.max_len}, "text.")
 
 
 def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Preprocessing:

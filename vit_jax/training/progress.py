@@ -145,10 +145,8 @@ class Progress:
     if not self._writes:
       return
     self._write(step, {f"{split}/{k}": v for k, v in metrics.items() if k != "examples"})
-    self.say(
-      f"step {step}  {split}: accuracy {metrics['accuracy']:.4f}  top5 {metrics['top5']:.4f}  "
-      f"loss {metrics['loss']:.4f}  ({metrics['examples']} examples)"
-    )
+    told = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "examples")
+    self.say(f"step {step}  {split}: {told}  ({metrics['examples']} examples)")
 
   def say(self, line: str) -> None:
     """Prints a line above the bar, in the first process."""

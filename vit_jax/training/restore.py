@@ -132,6 +132,14 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
     raise UserError(f"{path} cannot be read ({error}); use another workdir.") from error
 
 
+def existing_run(workdir: str | os.PathLike) -> RunInfo:
+  """As `read_run`, of a directory that must hold a run."""
+  info = read_run(workdir)
+  if info is None:
+    raise UserError(f"{workdir} is not the workdir of a training run: it has no {CONFIG}.")
+  return info
+
+
 def find_run(
   workdir: epath.Path, plan: plan_lib.Plan, class_names: tuple[str, ...]
 ) -> RunInfo | None:
@@ -170,9 +178,7 @@ def load_run(
   Raises:
     UserError: if there is no run, or no usable checkpoint.
   """
-  info = read_run(workdir)
-  if info is None:
-    raise UserError(f"{workdir} is not the workdir of a training run: it has no {CONFIG}.")
+  info = existing_run(workdir)
   model, plan = info.create_model(), info.plan
   directory = epath.Path(workdir) / CHECKPOINTS
   if not directory.is_dir():
@@ -249,11 +255,6 @@ def _build_two_towers(
   else:
     model, variables = pretrained.from_pretrained(
       name, plan.weights, image_size=plan.pp.size, **overrides
-    )
-  if model.txt.max_len != plan.text.max_len:
-    raise UserError(
-      f"config.text.max_len={plan.text.max_len}, but the text tower takes {model.txt.max_len} "
-      f"tokens; set config.model.txt.max_len={plan.text.max_len} too."
     )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
   jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), *inputs, train=False))

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is learned, and how it is judged: all in which runs of the one loop differ.
 
-A plan with `text` (a model of two towers) learns from pairs of images and texts, and is judged as a
-zero-shot classifier; any other learns to classify.
+A plan with `text` (a model of two towers) learns from pairs of images and texts: with texts of
+their own it is judged by retrieval, with those made of their classes as a zero-shot classifier. Any
+other plan learns to classify.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 
+from vit_jax.checkpoints import vocabulary
 from vit_jax.data import sources, text
 from vit_jax.errors import UserError
-from vit_jax.evaluation import classification, zeroshot
+from vit_jax.evaluation import classification, retrieval, zeroshot
 from vit_jax.training import objectives
 from vit_jax.training.plan import Plan
 
@@ -60,15 +62,21 @@ def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
     UserError: the classes' names, their templates or the vocabulary cannot be used.
   """
   if plan.text is None:
+    if not class_names:
+      raise UserError(
+        f"{plan.dataset} has texts and no classes; train a model of two towers (configs/lit.py)."
+      )
     return Classification(plan, len(class_names))
+  tokenizer = vocabulary.tokenizer_for(plan.text)
+  if not class_names:
+    return Pairs(plan, text.Captions(tokenizer))
   names = plan.text.class_names or tuple(class_names)
   if len(names) != len(class_names):
     raise UserError(
       f"config.text.class_names has {len(names)} names, but {plan.dataset} has {len(class_names)} "
       "classes; give one for each, in the order of the labels."
     )
-  tokenizer = zeroshot.make_tokenizer(plan.text)
-  return Contrastive(
+  return NamedClasses(
     plan,
     text.Captions(tokenizer, text.split_names(names), plan.text.templates),
     zeroshot.make_prompts(tokenizer, names, plan.text.templates),
@@ -105,17 +113,27 @@ class Classification:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrastive:
-  """Images have texts, their own or made from their class."""
+class Pairs:
+  """Images have texts of their own."""
 
   plan: Plan
   captions: text.Captions
-  prompts: zeroshot.Prompts
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     return objectives.contrastive(
       model, mean=self.plan.pp.mean, std=self.plan.pp.std, loss=self.plan.contrastive_loss
     )
+
+  def evaluator(self, model, splits, mesh) -> Evaluator:
+    options, tokenizer = _evaluation(self.plan, mesh), self.captions.tokenizer
+    return retrieval.RetrievalEvaluator(model, splits, self.plan.pp, tokenizer, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedClasses(Pairs):
+  """Images have texts that are made of their class."""
+
+  prompts: zeroshot.Prompts
 
   def evaluator(self, model, splits, mesh) -> Evaluator:
     options = _evaluation(self.plan, mesh)

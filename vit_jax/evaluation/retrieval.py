@@ -1,0 +1,114 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval: does an image find its text among all of a split, and a text its image?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special
+
+from vit_jax.data import loader, text, transforms
+from vit_jax.data.captions import CaptionedSource
+from vit_jax.errors import UserError
+from vit_jax.evaluation import zeroshot
+from vit_jax.models.lit import TwoTowers
+from vit_jax.training import mesh as mesh_lib
+
+
+def recall(
+  similarity: Float[np.ndarray, "queries items"],
+  relevant: Bool[np.ndarray, "queries items"],
+  k: int,
+) -> float:
+  """The share of queries with a relevant item among the `k` most similar.
+
+  Ties are lost: embeddings that have all become the same find nothing.
+  """
+  best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
+  better = ((similarity >= best) & ~relevant).sum(axis=1)
+  return float((better < k).mean())
+
+
+class RetrievalEvaluator:
+  """What `classification.Evaluator` is for images with texts of their own."""
+
+  def __init__(
+    self,
+    model: TwoTowers,
+    splits: Mapping[str, CaptionedSource | None],
+    preprocessing: transforms.Preprocessing,
+    tokenizer: text.Tokenizer,
+    *,
+    batch: int,
+    threads: int = 4,
+    max_bad_fraction: float = 0.01,
+    mesh: jax.sharding.Mesh | None = None,
+  ):
+    """Sets up the batches; see `classification.Evaluator`."""
+    self._model, self._mesh = model, mesh or mesh_lib.make_mesh()
+    self._batches, self._texts = {}, {}
+    devices = mesh_lib.data_parallelism(self._mesh)
+    present = {name: source for name, source in splits.items() if source is not None}
+    largest = max(map(len, present.values()), default=0)
+    size = min(batch, math.ceil(largest / devices) * devices)
+    for name, source in present.items():
+      owners = np.repeat(np.arange(len(source)), [len(own) for own in source.texts])
+      self._texts[name] = tokenizer([t for own in source.texts for t in own]), owners
+      self._batches[name] = loader.eval_batches(
+        source,
+        preprocessing,
+        batch_size=size // jax.process_count(),
+        threads=threads,
+        max_bad_fraction=max_bad_fraction,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+      )
+
+    def embed(variables: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
+      images = transforms.normalize(batch["image"], preprocessing.mean, preprocessing.std)
+      return model.apply(variables, images)[0], batch["label"], batch["mask"]
+
+    whole, split = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
+    self._embed = jax.jit(embed, in_shardings=(whole, split), out_shardings=whole)
+
+  def __contains__(self, split: str) -> bool:
+    return split in self._batches
+
+  def __call__(self, split: str, variables: Any) -> dict[str, float | int]:
+    """Evaluates every image and text of `split`.
+
+    Returns:
+      `{"accuracy", "top5"}`, image to text, recall at 1 and 5; `"text_to_image"`, recall at 1;
+      `"loss"`, the mean over the images of -log of their texts' share in the softmax over all, in
+      nats; and `"examples"`.
+
+    Raises:
+      UserError: if no image can be read.
+    """
+    embedded: dict[int, np.ndarray] = {}
+    for batch in self._batches[split]:
+      rows = jax.device_get(self._embed(variables, mesh_lib.place_batch(dict(batch), self._mesh)))
+      embedded |= {int(i): z for z, i, real in zip(*rows, strict=True) if real}
+    if not embedded:
+      raise UserError("There is no example to evaluate; check the split and the images.")
+    tokens, owners = self._texts[split]
+    known = np.isin(owners, [*embedded])  # Texts of images that cannot be read are left out.
+    ztxt = zeroshot.embed_texts(self._model, variables, tokens[known])
+    similarity = np.stack([*embedded.values()]) @ ztxt.T
+    relevant = np.array([*embedded])[:, None] == owners[known][None, :]
+    logits = similarity * np.exp(jax.device_get(variables["params"]["t"]))
+    own = np.where(relevant, logits, -np.inf)
+    loss = special.logsumexp(logits, axis=1) - special.logsumexp(own, axis=1)
+    return {
+      "accuracy": recall(similarity, relevant, 1),
+      "top5": recall(similarity, relevant, 5),
+      "text_to_image": recall(similarity.T, relevant.T, 1),
+      "loss": float(loss.mean()),
+      "examples": len(embedded),
+    }
