@@ -118,7 +118,9 @@ def apply_blocks(
   return x
 
 
-def computed_once(x: Float[Array, "b n d"], anchor: Float[Array, " d"]) -> Float[Array, "b n d"]:
+def computed_once(
+  block: nn.Module, x: Float[Array, "b n d"], *, train: bool
+) -> Float[Array, "b n d"]:
   """Returns `x`; in training on CPU, it and its gradient are computed once and kept.
 
   The gradient of a residual stream is a sum over all later layers. XLA's CPU compiler takes such
@@ -127,9 +129,14 @@ def computed_once(x: Float[Array, "b n d"], anchor: Float[Array, " d"]) -> Float
   at a branch, so this is one, whose condition holds as long as the parameters are numbers.
 
   Args:
+    block: the module in whose compact method this stands, after its "LayerNorm_0".
     x: residual stream.
-    anchor: a parameter, since parameters are the same on all devices.
+    train: whether a gradient is taken; without one there is no branch.
   """
+  if not train:
+    return x
+  # A parameter, since parameters are the same on all devices.
+  anchor = block.get_variable("params", "LayerNorm_0")["scale"]
   branch = lambda x, anchor: jax.lax.cond(
     anchor[0] > -jnp.inf, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x
   )

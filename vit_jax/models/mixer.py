@@ -22,6 +22,7 @@ from vit_jax.models.layers import (
   PatchEmbedding,
   apply_blocks,
   capture,
+  computed_once,
   patchify_check,
 )
 
@@ -53,11 +54,11 @@ class MixerBlock(nn.Module):
 
     y = jnp.swapaxes(norm(name="LayerNorm_0")(x), 1, 2)  # [batch, dim, tokens]
     y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, train=train)
-    x = x + drop_path(jnp.swapaxes(y, 1, 2))
+    x = computed_once(self, x + drop_path(jnp.swapaxes(y, 1, 2)), train=train)
 
     y = norm(name="LayerNorm_1")(x)
     y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, train=train)
-    x = x + drop_path(y)
+    x = computed_once(self, x + drop_path(y), train=train)
     capture(self, "features", "block", x)
     return x
 

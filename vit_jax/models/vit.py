@@ -62,8 +62,6 @@ class EncoderBlock(nn.Module):
       bias = RelativePositionBias(self.num_heads, grid, prefix, name="relative_position_bias")()
 
     y = norm(name="LayerNorm_0")(x)
-    anchor = self.get_variable("params", "LayerNorm_0")["scale"]
-    settle = lambda x: computed_once(x, anchor) if train else x
     y = Attention(
       self.num_heads,
       self.attention_dropout_rate,
@@ -71,13 +69,13 @@ class EncoderBlock(nn.Module):
       name="MultiHeadDotProductAttention_0",
     )(y, bias=bias, train=train)
     y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
-    x = settle(x + drop_path(y))  # z'_l
+    x = computed_once(self, x + drop_path(y), train=train)  # z'_l
 
     y = norm(name="LayerNorm_1")(x)
     y = MlpBlock(
       self.mlp_dim, self.dropout_rate, self.activation, dtype=self.dtype, name="MlpBlock_0"
     )(y, train=train)
-    x = settle(x + drop_path(y))  # z_l
+    x = computed_once(self, x + drop_path(y), train=train)  # z_l
     capture(self, "features", "block", x)
     return x
 
