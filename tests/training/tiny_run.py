@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A run that takes seconds: a two-layer ViT on the embedded digits."""
+"""Runs that take seconds, on the embedded digits: a ViT of one layer, and a LiT of two such."""
 
 import contextlib
 import os
@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+
+from vit_jax.configs import lit
 
 
 def config(**changes: Any) -> ml_collections.ConfigDict:
@@ -54,6 +56,21 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
     else:
       keys[key] = value
   return ml_collections.ConfigDict(keys)
+
+
+def lit_config(**changes: Any) -> ml_collections.ConfigDict:
+  """That of configs/lit.py:digits with towers of one layer, and no weights to start from.
+
+  Args:
+    **changes: of keys at the top; of sections, by a dict of what is to be replaced.
+  """
+  keys = lit.get_config("digits")
+  small = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
+  keys.model.update(img=dict(small, stem_width=32), txt=dict(small, num_classes=16))
+  keys.update(total_steps=12, warmup_steps=2, batch=32, batch_eval=128, baseline=None)
+  keys.update(eval_every=4, checkpoint_every=3, progress_every=2)
+  keys.update(changes)
+  return keys
 
 
 def run_python(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:

@@ -53,8 +53,10 @@ def make_prompts(
   """Makes the prompts of classes whose alternative names are separated by commas.
 
   Raises:
-    UserError: a class has no name, or a template no place for it.
+    UserError: there is no class, a class has no name, or a template no place for it.
   """
+  if not class_names:
+    raise UserError("there are no classes to choose from; give the name of at least one.")
   names = text.split_names(class_names)
   prompts = text.prompts(names, templates)
   owners = np.repeat(np.arange(len(prompts)), [len(own) for own in prompts])
@@ -70,8 +72,17 @@ def _embed_texts(model: TwoTowers, variables: Any, tokens: Int[Array, "b n"]) ->
 def embed_texts(
   model: TwoTowers, variables: Mapping[str, Any], tokens: Int[np.ndarray, "m n"]
 ) -> Float[np.ndarray, "m d"]:
-  """The embeddings of texts, of length 1: float32 [texts, dim]; by one program, in batches."""
-  count = len(tokens)
+  """The embeddings of texts, of length 1: float32 [texts, dim]; by one program, in batches.
+
+  Raises:
+    UserError: a token is none of the text tower's, as of another vocabulary.
+  """
+  count, known = len(tokens), model.txt.vocab_size
+  if (largest := tokens.max()) >= known:  # What is looked up beyond a table's end is NaN.
+    raise UserError(
+      f"the texts have token {largest}, but the text tower only {known} tokens; use the vocabulary "
+      "that it was trained with."
+    )
   batch = min(BATCH, count)
   padded = np.zeros((-(-count // batch) * batch, tokens.shape[1]), np.int32)
   padded[:count] = tokens

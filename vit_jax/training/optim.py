@@ -46,21 +46,27 @@ def frozen_mask(params: Any, pattern: str) -> Any:
     A tree of the same structure with True where the leaf is frozen.
 
   Raises:
-    UserError: it matches all of them, or none.
+    UserError: it matches all of them, or none, or is no regular expression.
   """
+  try:
+    matches = re.compile(pattern).match
+  except re.error as error:
+    raise UserError(
+      f"config.frozen={pattern!r} is no regular expression ({error}); write one such as 'img/'."
+    ) from error
   paths = []
 
   def frozen(path: tuple, leaf: Any) -> bool:
     del leaf
     paths.append("/".join(str(getattr(key, "key", key)) for key in path))
-    return bool(re.match(pattern, paths[-1]))
+    return bool(matches(paths[-1]))
 
   mask = jax.tree_util.tree_map_with_path(frozen, params)
   if len({*jax.tree.leaves(mask)}) == 1:
     all_or_none = "all parameters" if jax.tree.leaves(mask)[0] else "no parameter"
     raise UserError(
-      f"config.frozen={pattern!r} matches {all_or_none}; their paths are like {paths[0]} and "
-      f"{paths[-1]}."
+      f"config.frozen={pattern!r} matches {all_or_none}; write a pattern of some, whose paths are "
+      f"like {paths[0]} and {paths[-1]}, or None."
     )
   return mask
 

@@ -49,7 +49,7 @@ def make_train_step(
   """
 
   def loss_fn(params: Any, *arguments: Any):
-    if frozen:
+    if frozen is not None:
       stop = lambda stays, x: jax.lax.stop_gradient(x) if stays else x
       params = jax.tree.map(stop, optim.frozen_mask(params, frozen), params)
     return objective(params, *arguments)

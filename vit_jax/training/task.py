@@ -120,6 +120,12 @@ class Pairs:
   captions: text.Captions
 
   def objective(self, model: nn.Module) -> objectives.Objective:
+    ids, known = self.captions.tokenizer.vocab_size, model.txt.vocab_size
+    if ids > known:  # What is looked up beyond a table's end is NaN.
+      raise UserError(
+        f"the tokenizer has {ids} tokens, but the text tower only {known}; use the vocabulary that "
+        f"the tower's weights were trained with, or set config.model.txt.vocab_size={ids}."
+      )
     return objectives.contrastive(
       model, mean=self.plan.pp.mean, std=self.plan.pp.std, loss=self.plan.contrastive_loss
     )
