@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vit-jax convert`: chains of formats that come back bit by bit, and the proof of each link."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -29,14 +31,22 @@ def run(*arguments, model="ViT-B_16", options=OPTIONS):
   return main(["convert", *map(str, arguments), f"--model={model}", *options])
 
 
+def proved(capsys):
+  """The figures by dtype of every line that tells of a proof."""
+  lines = re.findall("^relative error against PyTorch: (.*)$", capsys.readouterr().out, re.M)
+  words = [[figure.split(" in ") for figure in line.split(", ")] for line in lines]
+  return [{dtype: float(error) for error, dtype in line} for line in words]
+
+
 @pytest.mark.parametrize("middle", ["timm.safetensors", "hf"])
 def test_a_round_trip_over_pytorch_is_bit_exact(middle, tmp_path, capsys):
   first, last = tmp_path / "first.npz", tmp_path / "last.npz"
   save_checkpoint(first, *noisy(), metadata={"class_names": ["a", "b", "c"]})
   assert run(first, tmp_path / middle, "--verify") == 0
   assert run(tmp_path / middle, last, "--verify") == 0
-  errors = [float(line.split(": ")[1]) for line in capsys.readouterr().out.splitlines()[1::2]]
-  assert len(errors) == 2 and max(errors) < 1e-5
+  figures = proved(capsys)
+  assert [list(f) for f in figures] == [["float32"], ["float32"]]
+  assert max(f["float32"] for f in figures) < 1e-5
   with np.load(first) as before, np.load(last) as after:
     assert before.files == after.files
     for name in before.files:
@@ -75,13 +85,27 @@ def test_the_activation_can_be_said_where_the_file_does_not(tmp_path):
   assert model.activation == "gelu_tanh"
 
 
-def test_a_file_that_differs_fails_the_proof(tmp_path):
+def test_a_file_that_differs_fails_the_proof(tmp_path, capsys, monkeypatch):
   model, variables = noisy()
   save_checkpoint(tmp_path / "a.npz", model, variables)
-  assert convert.verify(tmp_path / "a.npz", model, variables) < 1e-5
-  other = model.clone(activation="gelu")
-  save_checkpoint(tmp_path / "b", model, variables)  # Its config.json says tanh.
-  assert convert.verify(tmp_path / "b", other, variables) > 1e-5
+  other = jax.tree.map(lambda x: 1.001 * x, variables)
+  monkeypatch.setattr(convert, "convert", lambda *_, **__: (model, other))  # As one with a fault.
+  assert run("b.npz", tmp_path / "a.npz", "--verify") == 1
+  [figures] = proved(capsys)
+  assert list(figures) == ["float32", "float64"] and min(figures.values()) > 1e-4
+  # Another GELU is seen too; the folder's config.json says tanh.
+  save_checkpoint(tmp_path / "b", model, variables)
+  errors = convert.verify(tmp_path / "b", model.clone(activation="gelu"), variables)
+  assert min(errors.values()) > 1e-5
+
+
+def test_float64_counts_where_float32_rounds_too_much(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(convert, "TOLERANCE", 1e-12)  # As deep networks exceed the real one.
+  save_checkpoint(tmp_path / "a.npz", *noisy())
+  assert run(tmp_path / "a.npz", tmp_path / "b.npz", "--verify") == 0
+  [figures] = proved(capsys)
+  assert list(figures) == ["float32", "float64"]
+  assert figures["float64"] < 1e-12 < figures["float32"] < 1e-5
 
 
 @pytest.mark.parametrize(
