@@ -25,6 +25,7 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+from vit_jax.models.lit import TwoTowers
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,11 @@ def verify(
   Raises:
     UserError: torch, and timm or transformers, are not installed, or have no such model.
   """
+  if isinstance(model, TwoTowers):
+    raise UserError(
+      "PyTorch has no model of these two towers to verify with; convert and verify the image tower "
+      "alone (tests/parity/test_lit.py puts both together)."
+    )
   channels = adapt.input_channels(tree.from_tree(variables["params"]))
   default = registry.InputSpec().image_size
   size = reading.read_metadata(destination).get("image_size", [default, default])

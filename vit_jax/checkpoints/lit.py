@@ -7,6 +7,7 @@ come from a file of its own as well, which is how a LiT is made: see `load_tower
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,13 +37,23 @@ from vit_jax.models.lit import BertTower, TextTransformer, example_inputs
 
 logger = logging.getLogger(__name__)
 
+
+def _apart(joined: np.ndarray, *shape: int) -> list[np.ndarray]:
+  """Splits the heads; what has them apart, or does not fit, is left to the comparison of shapes."""
+  fits = joined.ndim == len(shape) - 1 and joined.size == math.prod(shape)
+  return [joined.reshape(shape) if fits else joined]
+
+
 # Flaxformer, which the released files come from, stores the heads of a projection joined.
 _JOINED_OUT = How(
-  lambda x, _, heads: [x.reshape(*x.shape[: x.ndim // 2], heads, -1)],
-  lambda xs: xs[0].reshape(*xs[0].shape[:-2], -1),
+  lambda x, _, heads: _apart(x, x.shape[0], heads, x.shape[-1] // heads),
+  lambda xs: xs[0].reshape(xs[0].shape[0], -1),
+)
+_JOINED_BIAS = How(
+  lambda x, _, heads: _apart(x, heads, x.shape[-1] // heads), lambda xs: xs[0].reshape(-1)
 )
 _JOINED_IN = How(
-  lambda x, _, heads: [x.reshape(heads, -1, x.shape[-1])],
+  lambda x, _, heads: _apart(x, heads, x.shape[0] // heads, x.shape[-1]),
   lambda xs: xs[0].reshape(-1, xs[0].shape[-1]),
 )
 
@@ -71,9 +82,9 @@ FLAXFORMER_TO_OURS: Table = [
     for leaf in leaves
   ),
   *(
-    (f"{_LAYER}attention_block/attention_layer/{part}", _ATTENTION + part, _JOINED_OUT)
+    (f"{_LAYER}attention_block/attention_layer/{name}/{leaf}", f"{_ATTENTION}{name}/{leaf}", how)
     for name in ("query", "key", "value")
-    for part in (f"{name}/kernel", f"{name}/bias")
+    for leaf, how in (("kernel", _JOINED_OUT), ("bias", _JOINED_BIAS))
   ),
   (_LAYER + "attention_block/dense_layer/kernel", _ATTENTION + "out/kernel", _JOINED_IN),
   (_LAYER + "attention_block/dense_layer/bias", _ATTENTION + "out/bias", COPY),
@@ -131,7 +142,7 @@ def from_pretrained(
   stored = {**metadata.get("config", {}), **metadata.get("fields", {})}
   fields = {
     tower: registry.tower_config(
-      registry.tower_config(entry.config[tower], stored.get(tower, {})), overrides.get(tower, {})
+      registry.tower_config(entry.config[tower], stored.get(tower, {})), _given(tower, overrides)
     )
     for tower in parts
   }
@@ -142,9 +153,9 @@ def from_pretrained(
     fields["img"], parts["img"], f"img/ of {path}", metadata, image_options
   )
   txt = registry.create_text_tower(**fields["txt"])
-  flat, _ = _text_names(parts["txt"], txt)
-  _require(txt, flat, f"{path}: the text tower")
-  top = {name: np.atleast_1d(x).astype(np.float32) for name, x in beside.items()}
+  flat, unknown = _text_names(parts["txt"], txt)
+  _require(txt, flat, f"{path}: the text tower", unknown)
+  top = {name: np.atleast_1d(x) for name, x in tree.as_float32(beside).items()}
   expected = {"t": (1,), **({"b": (1,)} if others["bias_init"] is not None else {})}
   if problems := tree.differences(top, expected):
     raise UserError(f"{path} does not fit {entry.name}: {problems}.")
@@ -183,13 +194,20 @@ def load_towers(
   """
   entry = registry.get_entry(name)
   fields = {
-    tower: registry.tower_config(entry.config[tower], overrides.get(tower, {}))
+    tower: registry.tower_config(entry.config[tower], _given(tower, overrides))
     for tower in ("img", "txt")
   }
   found, towers = {}, {}
   if files.get("img"):
     given = {k: v for k, v in fields["img"].items() if k not in ("name", "num_classes")}
-    source = None if files["img"] in registry.MODELS else files["img"]
+    source = files["img"]
+    if source in registry.MODELS:
+      if source != fields["img"]["name"]:
+        raise UserError(
+          f"the image tower is a {fields['img']['name']}, but init.img={source} is another model; "
+          f"pass init.img={fields['img']['name']} or a file."
+        )
+      source = None
     img, variables = pretrained.from_pretrained(
       fields["img"]["name"], source, num_classes=0, image_size=images.shape[1:3], **given
     )
@@ -240,6 +258,17 @@ def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
     **{f"txt/{path}": x for path, x in txt.items()},
     **{path: x for path, x in flat.items() if not path.startswith(("img/", "txt/"))},
   }
+
+
+def _given(tower: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The fields that a caller overrides in a tower."""
+  given = overrides.get(tower, {})
+  if not isinstance(given, Mapping):
+    raise UserError(
+      f"{tower} is a {type(given).__name__}, but beside a file it is a mapping of the fields that "
+      f"differ from the file's; pass {tower}={{...}} or leave it out."
+    )
+  return given
 
 
 def _under(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:

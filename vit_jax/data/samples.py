@@ -38,6 +38,8 @@ def write_samples(
   if count < 1:
     raise UserError(f"count={count} must be at least 1.")
   source = dataset.source(split)
+  if not dataset.class_names:
+    raise UserError(f"{dataset.name} has texts and no classes; its images are files already.")
   chosen = np.random.default_rng(seed).permutation(len(source))[:count]
   out = pathlib.Path(out)
   written = []

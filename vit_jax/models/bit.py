@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import Dtype, GroupNorm, capture
+from vit_jax.models.layers import Dtype, GroupNorm, capture, head_init
 from vit_jax.models.resnet import StdConv
 
 ROOT_WIDTH = 64  # Channels of the root, and of the first stage's 3x3 convolutions, at factor 1.
@@ -121,6 +121,7 @@ class BitResNet(nn.Module):
     weight_standardization: which epsilon, one of resnet.STANDARDIZATION: "bit" in Google's weights,
       "timm" in timm's.
     group_norm_eps: 1e-5 in both.
+    head_zeroinit: whether the head begins at zero, as for classes; a LiT's must not.
     dtype: of the convolutions; parameters, norms, pooling and logits stay float32.
   """
 
@@ -130,6 +131,7 @@ class BitResNet(nn.Module):
   num_groups: int = 32
   weight_standardization: str = "bit"
   group_norm_eps: float = 1e-5
+  head_zeroinit: bool = True
   dtype: Dtype = jnp.float32
 
   def pixels_per_token(self) -> tuple[int, int]:
@@ -164,5 +166,5 @@ class BitResNet(nn.Module):
     x = jnp.mean(jax.nn.relu(norm(x)), axis=(1, 2))
     capture(self, "features", "representation", x)
     if self.num_classes:
-      x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+      x = nn.Dense(self.num_classes, kernel_init=head_init(self.head_zeroinit), name="head")(x)
     return x

@@ -77,6 +77,11 @@ class BertTower(nn.Module):
   @nn.compact
   def __call__(self, tokens: Int[Array, "b n"], *, train: bool = False) -> Float[Array, "b k"]:
     _, length = tokens.shape
+    if length > self.max_positions:
+      raise UserError(
+        f"this BERT has {self.max_positions} positions, but got {length} tokens; "
+        f"use a tokenizer with max_len={self.max_positions} or less."
+      )
     embed = functools.partial(
       nn.Embed, features=self.hidden_size, embedding_init=nn.initializers.truncated_normal(0.02)
     )

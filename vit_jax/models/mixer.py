@@ -23,6 +23,7 @@ from vit_jax.models.layers import (
   apply_blocks,
   capture,
   computed_once,
+  head_init,
   patchify_check,
 )
 
@@ -81,6 +82,7 @@ class MlpMixer(nn.Module):
     remat: "none", "full" or "dots" (keeps the matrix products): recomputes blocks backwards.
     scan_layers: compiles one block and scans over the layers.
     head_bias_init: initial bias of the head, e.g. -log(classes) for a sigmoid loss.
+    head_zeroinit: whether the head begins at zero, as for classes; a LiT's must not.
     dtype: of the matrix products; parameters, norms and logits stay float32.
   """
 
@@ -97,6 +99,7 @@ class MlpMixer(nn.Module):
   remat: str = "none"
   scan_layers: bool = False
   head_bias_init: float = 0.0
+  head_zeroinit: bool = True
   dtype: Dtype = jnp.float32
 
   def pixels_per_token(self) -> tuple[int, int]:
@@ -139,7 +142,7 @@ class MlpMixer(nn.Module):
     if self.num_classes:
       x = nn.Dense(
         self.num_classes,
-        kernel_init=nn.initializers.zeros,
+        kernel_init=head_init(self.head_zeroinit),
         bias_init=nn.initializers.constant(self.head_bias_init),
         name="head",
       )(x)

@@ -192,7 +192,7 @@ def _entries() -> dict[str, Entry]:
   texts = {}
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
-    img = dict(name=image, num_classes=image_dim, dropout_rate=0.0)
+    img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)
     txt = dict(name=text, num_classes=text_dim)
     entries.append((name, "lit", TwoTowers, dict(img=img, txt=txt)))
     texts[name] = TextSpec(tokenizer, f"gs://vit_models/lit/{name}.{suffix}")
@@ -306,7 +306,7 @@ def _build(
 def tower_config(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
   """The name and fields of a tower: the registry's, unless `overrides` names another one."""
   if overrides.get("name", config["name"]) != config["name"]:
-    config = {"num_classes": config["num_classes"]}
+    config = {k: config[k] for k in ("num_classes", "head_zeroinit") if k in config}
   return {**config, **overrides}
 
 
