@@ -238,6 +238,14 @@ def test_weights_are_standardised():
   assert error < 1e-4
 
 
+@pytest.mark.parametrize("name", ["ViT-B_16", "R50+ViT-B_16", "Mixer-B_16"])
+@pytest.mark.parametrize("size", [0, -16, (16, 0)])
+def test_patches_have_a_size(name, size):
+  model = vit_jax.create_model(name, patch_size=size)
+  with pytest.raises(UserError, match=r"patch_size makes patches of .* pass positive numbers"):
+    model.init(jax.random.key(0), images())
+
+
 def test_image_sizes_are_checked_and_may_be_oblong():
   model, _ = tiny()
   with pytest.raises(UserError, match="image_size=36 is not a multiple of patch size 8; use 32 or"):

@@ -143,11 +143,6 @@ def computed_once(
   return jax.lax.platform_dependent(x, anchor, cpu=branch, default=lambda x, anchor: x)
 
 
-def head_init(zero: bool) -> nn.initializers.Initializer:
-  """A classifier begins at zero; an embedding, whose length is divided out, must not."""
-  return nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-
-
 class MlpBlock(nn.Module):
   """Two dense layers with the activation between. Maps [batch, tokens, dim] to the same shape."""
 
@@ -261,6 +256,9 @@ class Attention(nn.Module):
 
 def patchify_check(image: tuple[int, int], patch: tuple[int, int]) -> None:
   """Raises a UserError if an image [height, width] is not a whole number of patches."""
+  if min(patch) < 1:
+    height, width = patch
+    raise UserError(f"patch_size makes patches of {height}x{width} pixels; pass positive numbers.")
   for size, step in zip(image, patch, strict=True):
     if size % step or size == 0:
       low = size // step * step
