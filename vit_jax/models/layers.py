@@ -143,6 +143,11 @@ def computed_once(
   return jax.lax.platform_dependent(x, anchor, cpu=branch, default=lambda x, anchor: x)
 
 
+def head_init(zero: bool) -> nn.initializers.Initializer:
+  """A classifier begins at zero; an embedding, whose length is divided out, must not."""
+  return nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+
+
 class MlpBlock(nn.Module):
   """Two dense layers with the activation between. Maps [batch, tokens, dim] to the same shape."""
 
