@@ -69,7 +69,7 @@ def _add_text(config: ml_collections.ConfigDict, name: str) -> None:
   config.init = ml_collections.ConfigDict(
     {"img": config_dict.placeholder(str), "txt": config_dict.placeholder(str)}
   )
-  config.contrastive_loss = "softmax"
+  config.contrastive_loss = "softmax"  # Or "sigmoid", with config.model.bias_init=-10.
 
 
 def _digits() -> ml_collections.ConfigDict:
