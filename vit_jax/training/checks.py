@@ -1,0 +1,126 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan must not say: keys without effect, values out of range, contradictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+
+if TYPE_CHECKING:
+  from vit_jax.training.plan import Plan
+
+# Where a key is read. Setting it elsewhere would be silently ignored, so it is refused.
+_EFFECT = (
+  ("linear_end", "with decay_type='linear'", lambda p: p.decay_type == "linear"),
+  ("rsqrt_timescale", "with decay_type='rsqrt'", lambda p: p.decay_type == "rsqrt"),
+  ("decay_at", "with decay_type='step'", lambda p: p.decay_type == "step"),
+  ("decay_factor", "with decay_type='step'", lambda p: p.decay_type == "step"),
+  ("optim.momentum", "with optim.name='sgd'", lambda p: p.optim.name == "sgd"),
+  ("optim.b1", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim.b2", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim.eps", "with optim.name='adamw'", lambda p: p.optim.name == "adamw"),
+  ("optim_dtype", "with momentum", lambda p: p.optim.name == "adamw" or p.optim.momentum),
+  ("baseline", "with dataset='digits'", lambda p: p.dataset == "digits"),
+  ("tfds_data_dir", "with a TFDS name", lambda p: not _is_local(p.dataset)),
+  (
+    "model_or_filename",
+    "without model.name or when pretrained_dir holds that file",
+    lambda p: p.pretrained_dir or p.model.name == registry.get_entry(p.model_or_filename).name,
+  ),
+  ("contrastive_loss", "with a model of two towers (LiT)", lambda p: p.text),
+  ("init.img", "with a model of two towers (LiT)", lambda p: p.text),
+  ("init.txt", "with a model of two towers (LiT)", lambda p: p.text),
+  ("pp.min_area", "with pp.train_crop='inception'", lambda p: p.pp.train_crop == "inception"),
+  (
+    "pp.resize",
+    "with pp.train_crop='random' or pp.eval_resize='resize_crop'",
+    lambda p: p.pp.train_crop == "random" or p.pp.eval_resize == "resize_crop",
+  ),
+)
+
+
+def _is_local(dataset: str) -> bool:
+  return dataset == "digits" or os.path.isdir(dataset)
+
+
+def refuse_without_effect(plan: Plan, keys: Mapping[str, Any]) -> None:
+  """Raises a UserError for a key that is set where nothing reads it."""
+  for key, where, effective in _EFFECT:
+    value: Any = keys
+    for part in key.split("."):
+      value = value.get(part) if isinstance(value, Mapping) else None
+    if value is not None and not effective(plan):
+      raise UserError(
+        f"config.{key}={value!r} has no effect here, it is only read {where}; "
+        f"set it to None or remove it."
+      )
+
+
+def check(plan: Plan) -> None:
+  """Refuses values out of range, and what contradicts itself."""
+  other = "pretrained_dir" if plan.pretrained_dir else "model_or_filename"
+  if plan.checkpoint and getattr(plan, other):
+    raise UserError(
+      f"config.checkpoint and config.{other} both name weights to start from; "
+      f"set one of them to nothing (--config.{other}=)."
+    )
+  if plan.text:
+    _check_two_towers(plan)
+  for key in ("total_steps", "batch", "batch_eval", "accum_steps", "threads", "rsqrt_timescale"):
+    if getattr(plan, key) < 1:
+      raise UserError(f"config.{key}={getattr(plan, key)} should be at least 1.")
+  for key in ("warmup_steps", "cooldown_steps", "eval_every", "checkpoint_every", "base_lr"):
+    if getattr(plan, key) < 0:
+      raise UserError(f"config.{key}={getattr(plan, key)} should not be negative.")
+  if plan.progress_every < 1:
+    raise UserError(f"config.progress_every={plan.progress_every} should be at least 1.")
+  if plan.warmup_steps + plan.cooldown_steps > plan.total_steps:
+    raise UserError(
+      f"config.warmup_steps={plan.warmup_steps} plus cooldown_steps={plan.cooldown_steps} is more "
+      f"than total_steps={plan.total_steps}; shorten them or train longer."
+    )
+  if not 0 <= plan.label_smoothing < 1:
+    raise UserError(f"config.label_smoothing={plan.label_smoothing} should be in [0, 1).")
+  if plan.mixup < 0:
+    raise UserError(f"config.mixup={plan.mixup} should not be negative; 0 turns it off.")
+  if not all(0 < share < 1 for share in plan.decay_at):
+    raise UserError(f"config.decay_at={plan.decay_at} should be shares of total_steps in (0, 1).")
+  if plan.decay_factor <= 0:
+    raise UserError(f"config.decay_factor={plan.decay_factor} should be positive.")
+  if not 0 <= plan.max_bad_fraction <= 1:
+    raise UserError(f"config.max_bad_fraction={plan.max_bad_fraction} should be in [0, 1].")
+  if plan.grad_norm_clip is not None and plan.grad_norm_clip <= 0:
+    raise UserError(
+      f"config.grad_norm_clip={plan.grad_norm_clip} should be positive; None turns clipping off."
+    )
+  if plan.optim.weight_decay < 0:
+    raise UserError(f"config.optim.weight_decay={plan.optim.weight_decay} should not be negative.")
+  for key in ("momentum", "b1", "b2"):
+    if not 0 <= getattr(plan.optim, key) < 1:
+      raise UserError(f"config.optim.{key}={getattr(plan.optim, key)} should be in [0, 1).")
+  if plan.pp.train is None and (plan.pp.val or plan.pp.test):
+    raise UserError("config.pp.train is missing; set it to a split such as 'train'.")
+  if plan.batch % plan.accum_steps:
+    raise UserError(
+      f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
+      f"use a multiple of it."
+    )
+
+
+def _check_two_towers(plan: Plan) -> None:
+  for key, off in (("accum_steps", 1), ("label_smoothing", 0.0), ("mixup", 0.0)):
+    if getattr(plan, key) != off:
+      raise UserError(
+        f"config.{key}={getattr(plan, key)} does not go with a contrastive loss, which compares "
+        f"all images and texts of a batch; set it to {off}."
+      )
+  if (plan.init.img or plan.init.txt) and not plan.from_scratch:
+    raise UserError(
+      "config.init and config.checkpoint (or pretrained_dir) both name weights to start from; "
+      "set one of them to nothing."
+    )
