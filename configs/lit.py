@@ -29,7 +29,7 @@ image tower:
 import ml_collections
 from ml_collections import config_dict
 
-from vit_jax.configs import common
+from vit_jax.configs import common, quickstart
 from vit_jax.models import registry
 
 # Of the seven that arXiv:2103.00020 found best on ImageNet, the plainest, and the bare name.
@@ -77,16 +77,7 @@ def _digits() -> ml_collections.ConfigDict:
   config = common.digits_config()
   config.model = common.model_config(
     "LiT-B16B_2",
-    img=dict(
-      name="R+ViT-Ti_16",
-      patch_size=2,
-      stem_width=64,
-      hidden_size=64,
-      num_layers=3,
-      mlp_dim=256,
-      num_heads=4,
-      classifier="gap",
-    ),
+    img=dict(name=quickstart.MODEL, **quickstart.FIELDS),
     txt=dict(
       name="Text-Ti",
       num_classes=64,

@@ -99,6 +99,22 @@ def test_a_file_that_differs_fails_the_proof(tmp_path, capsys, monkeypatch):
   assert min(errors.values()) > 1e-5
 
 
+def test_what_proves_nothing_is_no_proof(tmp_path, capsys):
+  model, variables = noisy()
+  head = jax.tree.map(np.zeros_like, variables["params"]["head"])
+  save_checkpoint(tmp_path / "a.npz", model, {"params": {**variables["params"], "head": head}})
+  assert run(tmp_path / "a.npz", tmp_path / "b.npz", "--verify") == 2
+  assert "gives zeros only" in capsys.readouterr().err
+  options = ("--verify", "--model.num_classes=0")
+  assert run(tmp_path / "a.npz", tmp_path / "c.npz", *options) == 0
+  # NaN on both sides.
+  head = jax.tree.map(lambda x: np.full_like(x, np.nan), variables["params"]["head"])
+  save_checkpoint(tmp_path / "a.npz", model, {"params": {**variables["params"], "head": head}})
+  capsys.readouterr()
+  assert run(tmp_path / "a.npz", tmp_path / "b.npz", "--verify") == 1
+  assert "nan in float64" in capsys.readouterr().out
+
+
 def test_float64_counts_where_float32_rounds_too_much(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(convert, "TOLERANCE", 1e-12)  # As deep networks exceed the real one.
   save_checkpoint(tmp_path / "a.npz", *noisy())

@@ -109,6 +109,36 @@ def evaluate(
   }
 
 
+def batches_of(
+  splits: Mapping[str, sources.Source | None],
+  preprocessing: transforms.Preprocessing,
+  mesh: jax.sharding.Mesh,
+  *,
+  batch: int,
+  **options: Any,
+) -> dict[str, loader.EvalBatches]:
+  """This process's batches of each split that is not None; `options` are the loader's.
+
+  They have one size, so that a step compiles once: `batch` over all processes, or what the largest
+  split fills.
+  """
+  devices = mesh_lib.data_parallelism(mesh)
+  present = {name: source for name, source in splits.items() if source is not None}
+  largest = max(map(len, present.values()), default=0)
+  size = min(batch, math.ceil(largest / devices) * devices)
+  return {
+    name: loader.eval_batches(
+      source,
+      preprocessing,
+      batch_size=size // jax.process_count(),
+      shard_index=jax.process_index(),
+      shard_count=jax.process_count(),
+      **options,
+    )
+    for name, source in present.items()
+  }
+
+
 class Evaluator:
   """Evaluates the splits of a data set by their names, each with batches of its own."""
 
@@ -138,22 +168,14 @@ class Evaluator:
     self._step = make_eval_step(
       model, mean=preprocessing.mean, std=preprocessing.std, mesh=self._mesh
     )
-    self._batches = {}
-    devices = mesh_lib.data_parallelism(self._mesh)
-    present = {name: source for name, source in splits.items() if source is not None}
-    # One size for all, so that the step compiles once; no more than the largest split fills.
-    largest = max(map(len, present.values()), default=0)
-    size = min(batch, math.ceil(largest / devices) * devices)
-    for name, source in present.items():
-      self._batches[name] = loader.eval_batches(
-        source,
-        preprocessing,
-        batch_size=size // jax.process_count(),
-        threads=threads,
-        max_bad_fraction=max_bad_fraction,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-      )
+    self._batches = batches_of(
+      splits,
+      preprocessing,
+      self._mesh,
+      batch=batch,
+      threads=threads,
+      max_bad_fraction=max_bad_fraction,
+    )
 
   def __contains__(self, split: str) -> bool:
     return split in self._batches

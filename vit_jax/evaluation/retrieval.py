@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import special
 
-from vit_jax.data import loader, text, transforms
+from vit_jax.data import text, transforms
 from vit_jax.data.captions import CaptionedSource
+from vit_jax.data.sources import Source
 from vit_jax.errors import UserError
-from vit_jax.evaluation import zeroshot
+from vit_jax.evaluation import classification, zeroshot
 from vit_jax.models.lit import TwoTowers
 from vit_jax.training import mesh as mesh_lib
 
@@ -35,40 +35,32 @@ def recall(
   return float((better < k).mean())
 
 
+def _texts(split: str, source: Source) -> list[list[str]]:
+  if not isinstance(source, CaptionedSource):  # A sum of splits, whose numbers would repeat.
+    raise UserError(f"config.pp.{split} must be a single split or a slice of one.")
+  return source.texts
+
+
 class RetrievalEvaluator:
   """What `classification.Evaluator` is for images with texts of their own."""
 
   def __init__(
     self,
     model: TwoTowers,
-    splits: Mapping[str, CaptionedSource | None],
+    splits: Mapping[str, Source | None],
     preprocessing: transforms.Preprocessing,
     tokenizer: text.Tokenizer,
-    *,
-    batch: int,
-    threads: int = 4,
-    max_bad_fraction: float = 0.01,
     mesh: jax.sharding.Mesh | None = None,
+    **options: Any,
   ):
-    """Sets up the batches; see `classification.Evaluator`."""
+    """Sets up the batches; `options` are those of `classification.batches_of`."""
     self._model, self._mesh = model, mesh or mesh_lib.make_mesh()
-    self._batches, self._texts = {}, {}
-    devices = mesh_lib.data_parallelism(self._mesh)
-    present = {name: source for name, source in splits.items() if source is not None}
-    largest = max(map(len, present.values()), default=0)
-    size = min(batch, math.ceil(largest / devices) * devices)
-    for name, source in present.items():
-      owners = np.repeat(np.arange(len(source)), [len(own) for own in source.texts])
-      self._texts[name] = tokenizer([t for own in source.texts for t in own]), owners
-      self._batches[name] = loader.eval_batches(
-        source,
-        preprocessing,
-        batch_size=size // jax.process_count(),
-        threads=threads,
-        max_bad_fraction=max_bad_fraction,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-      )
+    self._batches = classification.batches_of(splits, preprocessing, self._mesh, **options)
+    self._texts = {}
+    for name in self._batches:
+      texts = _texts(name, splits[name])
+      owners = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
+      self._texts[name] = tokenizer([text for own in texts for text in own]), owners
 
     def embed(variables: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
       images = transforms.normalize(batch["image"], preprocessing.mean, preprocessing.std)
