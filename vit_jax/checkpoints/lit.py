@@ -23,10 +23,12 @@ from vit_jax.checkpoints.tables import (
   COPY,
   HEADS_IN,
   HEADS_OUT,
+  TAKE_OUT,
   How,
   Table,
   dense,
   norm,
+  refuse_left,
   to_ours,
   to_theirs,
 )
@@ -216,8 +218,9 @@ def load_towers(
   if files.get("txt"):
     path = download.fetch(files["txt"])
     arrays, metadata = reading.read_arrays(path)
-    numerics = {k: metadata[k] for k in HF_BERT_NUMERICS if k in metadata}
-    txt = registry.create_text_tower(**{**HF_BERT_NUMERICS, **numerics, **fields["txt"]})
+    told = {k: metadata[k] for k in HF_BERT_NUMERICS if k in metadata}
+    numerics = {**HF_BERT_NUMERICS, **told} if _is_hf(arrays) else {}
+    txt = registry.create_text_tower(**{**numerics, **fields["txt"]})
     flat, unknown = _text_names(arrays, txt)
     _require(txt.clone(num_classes=0), flat, str(path), unknown)
     towers["txt"] = txt
@@ -252,7 +255,8 @@ def to_released(flat: Mapping[str, np.ndarray]) -> Flat:
   is_bit = any(path.startswith("root_block/") for path in img)
   img = bit.to_released(img) if is_bit else npz.to_released(img)
   if "token_embedding/embedding" in txt:
-    txt, _ = to_theirs(txt, FLAXFORMER_TO_OURS)
+    txt, left = to_theirs(txt, FLAXFORMER_TO_OURS)
+    refuse_left("LiT's .npz", left, TAKE_OUT)
   return {
     **{f"img/{path}": x for path, x in img.items()},
     **{f"txt/{path}": x for path, x in txt.items()},
@@ -296,6 +300,11 @@ def _image_tower(
   return img, variables
 
 
+def _is_hf(names: Iterable[str]) -> bool:
+  """Whether a text tower has transformers' names."""
+  return any(name.endswith("embeddings.word_embeddings.weight") for name in names)
+
+
 def _text_names(
   arrays: Mapping[str, np.ndarray], tower: BertTower | TextTransformer
 ) -> tuple[Flat, list[str]]:
@@ -303,7 +312,7 @@ def _text_names(
   arrays = {name: x for name, x in arrays.items() if x.dtype.kind != "i"}
   if any(name.startswith("BertEncoder_0/") for name in arrays):
     return to_ours(tree.as_float32(arrays), FLAXFORMER_TO_OURS, tower.num_heads)
-  if any(name.endswith("embeddings.word_embeddings.weight") for name in arrays):
+  if _is_hf(arrays):
     arrays = _under("bert.", arrays) or dict(arrays)
     arrays = {
       name.replace(".gamma", ".weight").replace(".beta", ".bias"): x
@@ -313,8 +322,9 @@ def _text_names(
     return to_ours(tree.as_float32(arrays), HF_BERT_TO_OURS, tower.num_heads)
   flat = npz.with_linen_names(arrays, npz.BLOCKS_TO_LINEN)
   # Some of big_vision's files have a second position embedding by mistake: their sum counts.
-  if (second := flat.pop("Encoder_0/pos_embedding", None)) is not None:
-    flat["pos_embedding"] = flat["pos_embedding"] + second
+  first, second = flat.get("pos_embedding"), flat.get("Encoder_0/pos_embedding")
+  if first is not None and second is not None and first.shape == second.shape:
+    flat["pos_embedding"] = first + flat.pop("Encoder_0/pos_embedding")
   return flat, []
 
 
