@@ -126,19 +126,31 @@ if sys.argv[2] == "training":
 else:  # When Orbax has finished step 6, before its hashes are written.
   write = checkpointing._write_manifest
   checkpointing._write_manifest = lambda d: die() if d.name == "6" else write(d)
-train_and_evaluate(tiny.config(), sys.argv[1])
+train_and_evaluate(tiny.CONFIGS[sys.argv[3]](), sys.argv[1])
 """
 
 
 # At step 8 the hashes of step 6 may or may not have been written already.
 @pytest.mark.parametrize("moment, continues_at", [("training", "[46]"), ("saving", "4")])
 def test_kill_9_changes_nothing(finished, tmp_path, caplog, moment, continues_at):
-  done = tiny.run_python(KILLED, tmp_path / "run", moment)
+  results = _killed_and_continued("vit", tmp_path / "run", moment, continues_at, caplog)
+  _assert_same_run(tmp_path / "run", results, finished)
+
+
+@pytest.mark.parametrize("name", ["mixup", "lit"])
+def test_kill_9_changes_nothing_of_other_kinds_of_training(tmp_path, caplog, name):
+  finished = tmp_path / "finished", train_and_evaluate(tiny.CONFIGS[name](), tmp_path / "finished")
+  results = _killed_and_continued(name, tmp_path / "run", "training", "[46]", caplog)
+  _assert_same_run(tmp_path / "run", results, finished)
+
+
+def _killed_and_continued(name, workdir, moment, continues_at, caplog):
+  done = tiny.run_python(KILLED, workdir, moment, name)
   assert done.returncode == -signal.SIGKILL, done.stderr
   with caplog.at_level(logging.INFO, "vit_jax"):
-    results = train_and_evaluate(tiny.config(), tmp_path / "run")
+    results = train_and_evaluate(tiny.CONFIGS[name](), workdir)
   assert re.search(f"continuing .* at step {continues_at} of 12", caplog.text)
-  _assert_same_run(tmp_path / "run", results, finished)
+  return results
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

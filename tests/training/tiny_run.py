@@ -73,6 +73,10 @@ def lit_config(**changes: Any) -> ml_collections.ConfigDict:
   return keys
 
 
+# By the names by which programs of their own ask for them.
+CONFIGS = {"vit": config, "mixup": lambda: config(mixup=0.4), "lit": lit_config}
+
+
 def run_python(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
   """Runs a program in its own process, which can import this module."""
   path = [str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
