@@ -24,6 +24,11 @@ image tower:
     vit-jax train --config=configs/quickstart.py --workdir=runs/quickstart
     vit-jax train --config=configs/lit.py:digits --workdir=runs/lit-digits \
         --config.init.img=runs/quickstart
+
+Zero-shot accuracy by prompts on the 360 test images: 99.2% with --config.seed=0, 1 and 2, which is
+the image tower's own as a classifier, and the same with the sigmoid loss
+(--config.contrastive_loss=sigmoid --config.model.bias_init=-10). The second command takes half a
+minute on two idle cores (AMD EPYC), compilation included.
 """
 
 import ml_collections
