@@ -135,11 +135,12 @@ def from_checkpoint(
   from vit_jax.checkpoints import pretrained, saving
 
   entry = registry.get_entry(name)
-  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
   path = download.fetch(checkpoint) if checkpoint else None
   spec = vocabulary_lib.with_default(path, entry.name)
   tokenizer = vocabulary_lib.tokenizer_for(spec, vocabulary)
+  # Before the weights, so that a mistake there is found at once.
   prompts = make_prompts(tokenizer, class_names, templates)
+  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
   module, variables = classifier_of(model, variables, prompts)
   size = image_size or saving.image_size(model, {"params": variables["params"]})
   settings = classifier.settings_for(entry.name, path, size)
@@ -190,7 +191,7 @@ def read_lines(path: str) -> tuple[str, ...]:
     UserError: it cannot be read, or is empty.
   """
   try:
-    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path} cannot be read ({error}); pass a text file, a name a line.") from error
   lines = tuple(line.strip() for line in lines if line.strip())

@@ -1,0 +1,231 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classes by their names: what the embeddings are, and that a run and its file say the same."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from vit_jax.checkpoints.convert import convert
+from vit_jax.configs import lit
+from vit_jax.data import samples, sources, transforms
+from vit_jax.data.text import ByteTokenizer
+from vit_jax.errors import UserError
+from vit_jax.evaluation import classifier, zeroshot
+from vit_jax.models.registry import create_model
+from vit_jax.training import restore
+from vit_jax.training.loop import train_and_evaluate
+
+NAME = "LiT-B16B_2"
+SMALL = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
+TOKENIZER = ByteTokenizer(None, 24)
+CLASSES = ("cat, kitten, tabby cat", "dog", "pot of tea, teapot")
+TEMPLATES = ("{}", "a photo of a {}", "the {}")
+
+
+@pytest.fixture(autouse=True)
+def small_batch(monkeypatch):
+  """One program for any number of prompts."""
+  monkeypatch.setattr(zeroshot, "BATCH", 8)
+
+
+@pytest.fixture(scope="module")
+def towers():
+  """A small LiT with noise on every leaf."""
+  model = create_model(
+    NAME,
+    img=dict(SMALL, name="ViT-Ti_16", patch_size=4),
+    txt=dict(SMALL, name="Text-Ti", num_classes=16, vocab_size=259, max_len=24),
+    bias_init=-10.0,
+  )
+  inputs = np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 24), np.int32)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
+  rng = np.random.default_rng(0)
+  return model, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+
+
+def unit(x):
+  return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def embedded(model, variables, texts):
+  """The text tower's own output, in float64, of length 1."""
+  tokens = TOKENIZER(texts)
+  z = jax.jit(model.txt.apply)({"params": variables["params"]["txt"]}, tokens)
+  return unit(np.asarray(z, np.float64))
+
+
+@pytest.mark.parametrize("batch", [3, 7, 64])
+def test_a_class_is_the_mean_of_its_prompts(towers, monkeypatch, batch):
+  monkeypatch.setattr(zeroshot, "BATCH", batch)  # Of 18 prompts: whole, padded, and one batch.
+  prompts = zeroshot.make_prompts(TOKENIZER, CLASSES, TEMPLATES)
+  assert prompts.class_names == ("cat", "dog", "pot of tea") and len(prompts.tokens) == 18
+  ours = zeroshot.embed_classes(*towers, prompts)
+
+  texts = {
+    "cat": ["cat", "a photo of a cat", "the cat", "kitten", "a photo of a kitten", "the kitten",
+            "tabby cat", "a photo of a tabby cat", "the tabby cat"],
+    "dog": ["dog", "a photo of a dog", "the dog"],
+    "pot": ["pot of tea", "a photo of a pot of tea", "the pot of tea",
+            "teapot", "a photo of a teapot", "the teapot"],
+  }  # fmt: skip
+  z = embedded(*towers, [text for own in texts.values() for text in own])
+  expected = unit(np.stack([z[:9].mean(0), z[9:12].mean(0), z[12:].mean(0)]))
+  assert ours.dtype == np.float32
+  np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_more_names_do_not_weigh_more(towers):
+  embed = lambda classes: zeroshot.embed_classes(*towers, zeroshot.make_prompts(TOKENIZER, classes))
+  once, often = embed(["cat", "dog"]), embed(["cat, cat, cat, cat", "dog"])
+  np.testing.assert_allclose(often, once, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(embed(CLASSES), axis=1), 1.0, rtol=1e-6)
+
+
+def test_logits_are_those_of_the_two_towers(towers):
+  model, variables = towers
+  prompts = zeroshot.make_prompts(TOKENIZER, CLASSES, TEMPLATES)
+  module, own = zeroshot.classifier_of(model, variables, prompts)
+  assert set(own["params"]) == {"img", "classes", "t", "b"}
+  images = np.random.default_rng(1).uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
+  zimg, _, out = jax.jit(model.apply)(variables, images)
+  expected = out["t"] * zimg @ zeroshot.embed_classes(model, variables, prompts).T + out["b"]
+  logits = jax.jit(module.apply)(own, images)
+  assert logits.shape == (5, 3) and np.ptp(expected, axis=0).min() > 1e-3
+  np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+  # Without a bias, as in the released models.
+  model = dataclasses.replace(model, bias_init=None)
+  params = {k: v for k, v in variables["params"].items() if k != "b"}
+  module, own = zeroshot.classifier_of(model, {"params": params}, prompts)
+  np.testing.assert_allclose(jax.jit(module.apply)(own, images), expected - out["b"], rtol=1e-5)
+
+
+def test_tokens_that_the_tower_does_not_know_are_refused(towers):
+  model, variables = towers
+  model = dataclasses.replace(model, txt=model.txt.clone(vocab_size=100))
+  prompts = zeroshot.make_prompts(TOKENIZER, ["cat"])
+  with pytest.raises(UserError, match=r"token 119, but the text tower only 100 .* vocabulary"):
+    zeroshot.embed_classes(model, variables, prompts)
+  with pytest.raises(UserError, match="no classes to choose from"):
+    zeroshot.make_prompts(TOKENIZER, [])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A short run on digits: its work directory, an npz of it, images, and its results."""
+  root = tmp_path_factory.mktemp("lit")
+  config = lit.get_config("digits")
+  config.model.update(img=dict(SMALL, stem_width=32), txt=dict(SMALL, num_classes=16))
+  config.update(total_steps=3, warmup_steps=1, eval_every=0, checkpoint_every=0, baseline=None)
+  results = train_and_evaluate(config, root / "run")
+  convert(root / "run", root / "lit.npz", NAME)
+  images = samples.write_samples(sources.open_dataset("digits"), "test", root / "images", count=12)
+  return root, images, results
+
+
+def test_a_run_and_its_file_predict_the_same(run):
+  root, images, _ = run
+  plan = restore.read_run(root / "run").plan.text
+  options = dict(class_names=plan.class_names, templates=plan.templates)
+  subjects = [
+    zeroshot.from_run(root / "run"),
+    zeroshot.from_checkpoint(NAME, str(root / "run"), **options),
+    zeroshot.from_checkpoint(NAME, str(root / "lit.npz"), **options),
+  ]
+  assert subjects[0].named and subjects[0].class_names == tuple("0123456789")
+  expected = classifier.predict(subjects[0], images, top=10)
+  names = [name.split(",")[0] for name in plan.class_names]
+  for subject in subjects[1:]:
+    assert not subject.named and subject.class_names == tuple(names)
+    assert subject.preprocessing.size == (32, 32) and subject.preprocessing.channels == 1
+    found = classifier.predict(subject, images, top=10)
+    for one, other in zip(expected, found, strict=True):
+      assert other.classes == tuple(names[int(digit)] for digit in one.classes)
+      np.testing.assert_allclose(other.probabilities, one.probabilities, rtol=1e-5)
+
+
+def test_a_run_evaluates_as_its_training_did(run):
+  root, _, results = run
+  found = classifier.evaluate_split(zeroshot.from_run(root / "run"), "test")
+  assert found["accuracy"] == results["test"]["accuracy"] and found["examples"] == 360
+  assert found["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
+  # By the data set's own names, other words are read.
+  other = zeroshot.from_checkpoint(
+    NAME, str(root / "lit.npz"), class_names=tuple("0123456789"), named=True
+  )
+  again = classifier.evaluate_split(other, "test", dataset="digits")
+  assert again["examples"] == 360 and again["loss"] != pytest.approx(found["loss"], rel=1e-4)
+
+
+def test_classes_keep_their_order_and_all_their_names_count(run):
+  root, images, _ = run
+
+  def subject(*names):
+    return zeroshot.from_run(root / "run", class_names=names, templates=["{}"])
+
+  usual, turned = subject("one", "two, pair", "three"), subject("three", "one", "two")
+  assert usual.class_names == ("one", "two", "three") and not usual.named
+  ours, theirs = (x.variables["params"]["classes"] for x in (usual, turned))
+  np.testing.assert_allclose(ours[[0, 2]], theirs[[1, 0]], atol=1e-6)
+  assert np.abs(ours[1] - theirs[2]).max() > 1e-3  # A pair is two, too.
+
+  [row, *_] = classifier.predict(turned, images[:1], top=3)
+  logits = turned.model.apply(turned.variables, pixels(turned, images[0]))[0]
+  assert row.classes == tuple(turned.class_names[k] for k in np.argsort(-logits))
+
+
+def pixels(subject, path):
+  """The model's input, from the image file."""
+  image = transforms.eval_transform(subject.preprocessing)(
+    {"image": path.read_bytes(), "label": 0}
+  )["image"]
+  return image[None].astype(np.float32) / 127.5 - 1
+
+
+def test_a_file_of_names(tmp_path):
+  path = tmp_path / "names.txt"
+  path.write_bytes("\ufeff  tench, Tinca tinca \r\n\r\nTee & Gebäck\n".encode())
+  assert zeroshot.read_lines(str(path)) == ("tench, Tinca tinca", "Tee & Gebäck")
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (None, r"names.txt cannot be read .*No such file.*; pass a text file"),
+    (b"", "names.txt is empty; write one name a line"),
+    (b" \n\n", "names.txt is empty"),
+    (b"\x89PNG\r\n\x1a\n\xff", "names.txt cannot be read .*pass a text file"),
+  ],
+)
+def test_a_file_that_has_no_names(tmp_path, content, message):
+  path = tmp_path / "names.txt"
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError, match=message) as caught:
+    zeroshot.read_lines(str(path))
+  assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(class_names=["cat", "dog,"]), "class 1 is called 'dog,'"),
+    (dict(class_names=["cat"], templates=["a photo"]), "'a photo' must have exactly one {}"),
+    (dict(class_names=["cat"], templates=["{} {}"]), "'{} {}' must have exactly one {}"),
+    (dict(class_names=["cat"], vocabulary="/no/vocab.txt"), "no vocabulary file /no/vocab.txt"),
+  ],
+)
+def test_mistakes_in_words_are_found_before_weights_are_fetched(
+  tmp_path, monkeypatch, options, message
+):
+  monkeypatch.setenv("VIT_JAX_OFFLINE", "1")  # There are no weights here, and none can be had.
+  monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path))
+  vocabulary = tmp_path / "vocab.txt"
+  vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\ncat\n")
+  with pytest.raises(UserError, match=message):
+    zeroshot.from_checkpoint(NAME, **{"vocabulary": str(vocabulary), **options})
+  with pytest.raises(UserError, match=r"LiT-B16B_2.npz is not in the cache"):
+    zeroshot.from_checkpoint(NAME, vocabulary=str(vocabulary), class_names=["cat"])
