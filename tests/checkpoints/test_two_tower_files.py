@@ -193,13 +193,14 @@ def test_every_layout_is_read_as_the_same_tree(kind, layout, files, tmp_path):
   assert_equal(restored, variables)
 
 
-def test_the_old_numbering_is_one_of_texts_too(files):
-  """Or the layouts above would change nothing."""
+def test_our_own_files_have_the_released_layout(files):
+  """Joined heads, and of blocks the old numbers for images and the new ones for texts."""
   arrays = files["Text"][2]
   assert "txt/Encoder_0/encoderblock_1/LayerNorm_1/bias" in arrays
   assert "img/Transformer/encoderblock_1/LayerNorm_2/bias" in arrays
-  kernels = [path for path in files["Bert"][2] if path.endswith("attention_layer/query/kernel")]
-  assert len(kernels) == 2 and files["Bert"][2][kernels[0]].shape == (16, 16)
+  arrays = files["Bert"][2]
+  assert arrays[f"txt/{ATTENTION}/query/kernel"].shape == (16, 16)
+  assert arrays[f"txt/{ATTENTION}/query/bias"].shape == (16,)
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -253,6 +254,18 @@ def test_another_resolution_resizes_the_positions_of_images_alone(files):
   other = flatten(from_pretrained(NAME, file, position_resize="bicubic_antialias", **size)[1])
   assert other[path].shape == after[path].shape
   assert np.abs(other[path] - after[path]).max() > 1e-2
+
+
+def test_an_oblong_grid_comes_back_and_is_resized_by_its_metadata(tmp_path):
+  model = lit()[0]
+  variables = noisy(model, images()[:, :, [*range(8)] * 3], tokens())
+  file = tmp_path / "x.npz"
+  save_checkpoint(file, model, variables, metadata={"image_size": [8, 24]})
+  assert_equal(from_pretrained(NAME, file)[1], variables)
+  resized = from_pretrained(NAME, file, image_size=(16, 16))[1]["params"]["img"]["Transformer"]
+  assert resized["posembed_input"]["pos_embedding"].shape == (1, 17, 16)
+  save_checkpoint(file, model, variables)
+  assert "which is not a square grid; pass the image_size" in refused(file, image_size=(16, 16))
 
 
 def test_the_image_tower_loads_alone(files):
@@ -476,11 +489,12 @@ def test_a_text_tower_that_does_not_fit_is_told_in_full(files):
 
 
 def test_heads_that_are_apart_in_the_file_must_be_as_many(files, tmp_path):
-  arrays = dict(files["Bert"][2])
   name = f"txt/{ATTENTION}/key/kernel"
-  arrays[name] = arrays[name].reshape(16, 4, 4)
-  message = refused(write(tmp_path / "x.npz", arrays), img=VIT, txt=BERT)
-  assert message.endswith("key/kernel is (16, 4, 4), expected (16, 2, 8).")
+  for heads in (1, 4):
+    arrays = dict(files["Bert"][2])
+    arrays[name] = arrays[name].reshape(16, heads, -1)
+    message = refused(write(tmp_path / "x.npz", arrays), img=VIT, txt=BERT)
+    assert message.endswith(f"key/kernel is (16, {heads}, {16 // heads}), expected (16, 2, 8).")
 
 
 def test_nothing_in_a_file_is_left_out_in_silence(files, tmp_path):

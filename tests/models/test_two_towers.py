@@ -215,6 +215,14 @@ OTHERS = {
 }
 
 
+# How the files that were released of each family begin.
+RELEASED = {
+  "Mixer": "img/MixerBlock_1/token_mixing/",
+  "BiT": "img/resnet/block1/unit01/a/standardized_conv2d/",
+  "hybrid": "img/Transformer/encoderblock_0/MlpBlock_3/",
+}
+
+
 @pytest.mark.parametrize("family", OTHERS)
 def test_the_image_tower_may_be_of_any_family(family, tmp_path):
   model = lit(OTHERS[family])
@@ -228,6 +236,8 @@ def test_the_image_tower_may_be_of_any_family(family, tmp_path):
   assert model.pixels_per_token() == model.img.pixels_per_token()
 
   vit_jax.save_checkpoint(tmp_path / "lit.npz", model, variables)
+  names = np.load(tmp_path / "lit.npz").files
+  assert any(name.startswith(RELEASED[family]) for name in names)
   again, restored = vit_jax.from_pretrained(NAME, tmp_path / "lit.npz")
   assert again == model
   assert jax.tree.structure(restored) == jax.tree.structure(variables)

@@ -309,7 +309,6 @@ def _text_names(
   arrays: Mapping[str, np.ndarray], tower: BertTower | TextTransformer
 ) -> tuple[Flat, list[str]]:
   """Our names for a text tower's arrays under any names that are known, and those that are not."""
-  arrays = {name: x for name, x in arrays.items() if x.dtype.kind != "i"}
   if any(name.startswith("BertEncoder_0/") for name in arrays):
     return to_ours(tree.as_float32(arrays), FLAXFORMER_TO_OURS, tower.num_heads)
   if _is_hf(arrays):
