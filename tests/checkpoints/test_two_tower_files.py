@@ -291,9 +291,9 @@ def image_file(tmp_path_factory):
   return file, variables
 
 
-def towers(files, txt=TEXT, img=VIT, size=8, seed=0, name=NAME):
+def towers(files, txt=TEXT, img=VIT, seed=0):
   fields = {"img": img, "txt": txt}
-  return load_towers(name, {k: str(v) for k, v in files.items()}, fields, images(size)[:1], seed)
+  return load_towers(NAME, {k: str(v) for k, v in files.items()}, fields, images()[:1], seed)
 
 
 def test_a_tower_without_a_file_is_initialised_from_the_seed(image_file, caplog):
@@ -330,11 +330,15 @@ def test_an_image_head_of_a_new_lit_is_not_the_files_and_not_zero(image_file):
   np.testing.assert_allclose(np.linalg.norm(zimg, axis=1), 1, rtol=1e-6)
 
 
-def test_an_image_tower_is_loaded_at_the_size_of_the_images(image_file):
-  _, variables = towers({"img": image_file[0]}, size=16)
-  assert variables["params"]["img"]["Transformer"]["posembed_input"]["pos_embedding"].shape == (
-    1, 17, 16,
-  )  # fmt: skip
+def test_an_image_tower_is_loaded_for_the_size_and_channels_of_the_images(image_file):
+  file, before = image_file
+  grey = images(16)[..., :1]
+  model, variables = load_towers(NAME, {"img": str(file)}, {"img": VIT, "txt": TEXT}, grey[:1])
+  image = variables["params"]["img"]
+  assert image["Transformer"]["posembed_input"]["pos_embedding"].shape == (1, 17, 16)
+  summed = before["params"]["embedding"]["kernel"].sum(axis=2, keepdims=True)
+  np.testing.assert_array_equal(image["embedding"]["kernel"], summed)
+  assert model.apply(variables, grey)[0].shape == (3, 16)
 
 
 @pytest.fixture(scope="module")

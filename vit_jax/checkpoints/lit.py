@@ -184,7 +184,7 @@ def load_towers(
     files: "img" and "txt": a file, folder, work directory, address or model name, or None. Images:
       what `from_pretrained` takes. Texts: BERT as transformers names it.
     overrides: fields of the model.
-    images: float32 [1, height, width, channels], of the size to load at.
+    images: float32 [1, height, width, channels], of the size and channels to load at.
     seed: of what no file holds: heads that give the embeddings' width, the temperature, a tower
       without a file.
 
@@ -210,8 +210,9 @@ def load_towers(
           f"pass init.img={fields['img']['name']} or a file."
         )
       source = None
+    _, *size, channels = images.shape
     img, variables = pretrained.from_pretrained(
-      fields["img"]["name"], source, num_classes=0, image_size=images.shape[1:3], **given
+      fields["img"]["name"], source, num_classes=0, image_size=size, channels=channels, **given
     )
     towers["img"] = img.clone(num_classes=fields["img"]["num_classes"])
     found["img"] = variables["params"]
