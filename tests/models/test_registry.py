@@ -114,6 +114,9 @@ TIMM = {
   "Mixer-S_32": "mixer_s32_224",
   "Mixer-B_16": "mixer_b16_224",
   "Mixer-L_16": "mixer_l16_224",
+  "DeiT-Ti_16-distilled": "deit_tiny_distilled_patch16_224",
+  "DeiT-B_16-384": "deit_base_patch16_384",
+  "DeiT-B_16-384-distilled": "deit_base_distilled_patch16_384",
   "BiT-R50x1": "resnetv2_50x1_bit",
   "BiT-R50x3": "resnetv2_50x3_bit",
   "BiT-R101x1": "resnetv2_101x1_bit",
@@ -132,7 +135,8 @@ def test_costs_equal_timm_and_torchs_own_count(name, timm_name):
     theirs = timm.create_model(timm_name, num_classes=1000).eval()
     parameters = sum(p.numel() for p in theirs.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-      theirs(torch.zeros(1, 3, 224, 224))
+      size = registry.MODELS[name].input.image_size
+      theirs(torch.zeros(1, 3, size, size))
   row = cost.costs()[name]
   assert row["parameters"] == parameters
   assert row["gflops"] == pytest.approx(counter.get_total_flops() / 2e9, abs=6e-4)

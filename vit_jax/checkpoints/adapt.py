@@ -33,6 +33,10 @@ FIRST_CONVOLUTIONS = (
   "conv_root/kernel",
   *PATCHES,
 )  # Sees the image.
+# Learned tokens before the patches, and linear layers to the logits: the second are DeiT's.
+TOKENS = ("cls", "dist")
+HEADS = ("head", "head_dist")
+_HEAD_PATHS = tuple(f"{head}/" for head in HEADS)
 # Mixes tokens by a matrix [tokens, width], which ties a Mixer to one grid.
 TOKEN_MIXING = "MixerBlock_0/token_mixing/Dense_0/kernel"
 
@@ -56,19 +60,22 @@ def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[
     known: the grid, where the file's metadata tells it; otherwise a square one is looked for.
 
   Returns:
-    The grid, or None if it cannot be told, and how many vectors stand before it (0 or 1).
+    The grid, or None if it cannot be told, and how many vectors stand before it.
   """
   if ROWS in flat and COLUMNS in flat:
     return (flat[ROWS].shape[0], flat[COLUMNS].shape[0]), 0
   if POSITIONS in flat and flat[POSITIONS].ndim == 3:
     tokens = flat[POSITIONS].shape[1]
-    for prefix in (0, 1):
+    learned = sum(name in flat for name in TOKENS)
+    # Positions may be added before the class token is there, so that it has none.
+    prefixes = (0, max(learned, 1))
+    for prefix in prefixes:
       if known and known[0] * known[1] + prefix == tokens:
         return known, prefix
-    for prefix in (0, 1):
+    for prefix in prefixes:
       if square(tokens - prefix):
         return square(tokens - prefix), prefix
-    return None, 1 if "cls" in flat else 0
+    return None, learned
   if TOKEN_MIXING in flat and flat[TOKEN_MIXING].ndim == 2:
     tokens = flat[TOKEN_MIXING].shape[0]
     return known if known and known[0] * known[1] == tokens else square(tokens), 0
@@ -90,7 +97,7 @@ def adapt_positions(
   known: Grid | None = None,
   method: str = "bilinear_aligned",
 ) -> Flat:
-  """Resamples learned positions to another grid, and adds or drops the class token's slot.
+  """Resamples learned positions to another grid, and adds or drops the slots of learned tokens.
 
   A slot that is added holds zeros: big_vision adds positions before it prepends the class token,
   which is the same computation.
@@ -163,8 +170,10 @@ def _adapt_tokens(
     _log_resize("position embedding", old, new, method)
   grid = resize_grid(grid.reshape(*old, -1), new, method).reshape(1, new[0] * new[1], -1)
   if new_prefix > old_prefix:
-    logger.info("Added a zero position embedding for the class token; the checkpoint has none.")
-    slot = np.zeros((1, new_prefix, grid.shape[-1]), np.float32)
+    which = "class token" if new_prefix == 1 else "learned tokens"
+    logger.info("Added a zero position embedding for the %s; the checkpoint has none.", which)
+    none = np.zeros((1, new_prefix - old_prefix, grid.shape[-1]), np.float32)
+    slot = np.concatenate([slot, none], axis=1)
   elif new_prefix < old_prefix:
     logger.info("Dropped the class token's position embedding; the model has no class token.")
     slot = slot[:, :new_prefix]
@@ -271,7 +280,7 @@ def adapt_classes(
     raise UserError("classes=[] keeps no class; pass num_classes=0 for a model without a head.")
   told = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
   logger.info("Kept %d of the head's %d classes (%s).", len(rows), old, told)
-  chosen = {path: flat[path][..., rows] for path in ("head/kernel", "head/bias")}
+  chosen = {path: flat[path][..., rows] for path in flat if path.startswith(_HEAD_PATHS)}
   return {**flat, **chosen}
 
 
@@ -311,13 +320,15 @@ def adapt_head(flat: Flat, expected: Shapes, *, keep: bool, bias: float = 0.0) -
   if keep:
     return flat
   old = head_classes(flat)
-  flat = {path: value for path, value in flat.items() if path not in ("head/kernel", "head/bias")}
+  flat = {path: value for path, value in flat.items() if not path.startswith(_HEAD_PATHS)}
   if "head/kernel" not in expected:
     if old:
       logger.info("Dropped the checkpoint's head of %d classes.", old)
     return flat
-  flat["head/kernel"] = np.zeros(expected["head/kernel"], np.float32)
-  flat["head/bias"] = np.full(expected["head/bias"], bias, np.float32)
+  for head in HEADS:
+    if f"{head}/kernel" in expected:
+      flat[f"{head}/kernel"] = np.zeros(expected[f"{head}/kernel"], np.float32)
+      flat[f"{head}/bias"] = np.full(expected[f"{head}/bias"], bias, np.float32)
   logger.info(
     "Initialised a fresh zero head of %d classes%s.",
     expected["head/bias"][-1],

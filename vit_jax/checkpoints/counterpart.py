@@ -16,6 +16,7 @@ from vit_jax.checkpoints import npz
 from vit_jax.checkpoints.torch import to_timm
 from vit_jax.errors import UserError
 from vit_jax.models.bit import ROOT_WIDTH, BitResNet
+from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 
@@ -168,8 +169,9 @@ def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -
   if blocks not in TIMM_STEMS or getattr(model, "stem_width", 64) != 64:
     raise UserError(f"timm has no hybrid with stem_blocks={blocks} and this stem_width.")
   pooling, class_token = TIMM_POOLING[model.classifier]
+  distilled = isinstance(model, DistilledVisionTransformer)
   theirs = timm.create_model(
-    TIMM_STEMS[blocks],
+    "deit_base_distilled_patch16_224" if distilled else TIMM_STEMS[blocks],
     embed_dim=model.hidden_size,
     depth=model.num_layers,
     num_heads=model.num_heads,
@@ -177,6 +179,7 @@ def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -
     class_token=class_token,
     global_pool=pooling,
     fc_norm=False,
+    init_values=model.layer_scale_init,
     **_patches_and_blocks(model, image_size, channels),
   )
   if blocks is not None:
@@ -207,6 +210,7 @@ def _set_stem_numerics(theirs: Any, model: Any) -> None:
 TIMM_BUILDERS = {
   VisionTransformer: _vit,
   HybridVisionTransformer: _vit,
+  DistilledVisionTransformer: _vit,
   MlpMixer: _mixer,
   BitResNet: _bit,
 }

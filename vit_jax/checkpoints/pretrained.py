@@ -187,7 +187,10 @@ def _check_family(source: Source, entry: registry.Entry) -> None:
 
 def _family(entry: registry.Entry) -> str:
   """The registry's family as reading.FAMILIES calls it."""
-  names = {"vit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer", "bit": "BiT ResNet"}
+  if "-distilled" in entry.name:
+    return "distilled DeiT"
+  names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
+  names["bit"] = "BiT ResNet"
   return names.get(entry.family, entry.family)
 
 

@@ -110,6 +110,7 @@ FAMILIES = [
   ("Swin", re.compile(r"relative_position_bias_table\b")),
   ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
   ("hybrid ViT", re.compile(r"(^|/)conv_root/kernel$|^patch_embed\.backbone\.")),
+  ("distilled DeiT", re.compile(r"^(dist|dist_token|(\w+\.)?embeddings\.distillation_token)$")),
   ("ViT", re.compile(r"(^|/)Transformer/encoderblock(_\d+)?/|(^|\.)blocks\.\d+\.attn\.qkv\.")),
 ]
 

@@ -34,7 +34,9 @@ TIMM_TO_OURS: Table = [
   ("cls_token", "cls", COPY),
   ("pos_embed", "Transformer/posembed_input/pos_embedding", COPY),
   *dense("patch_embed.proj", "embedding", CONV),
+  ("dist_token", "dist", COPY),
   *norm("blocks.{i}.norm1", _BLOCK + "LayerNorm_0"),
+  *((f"blocks.{{i}}.ls{n + 1}.gamma", f"{_BLOCK}LayerScale_{n}/gamma", COPY) for n in (0, 1)),
   *(
     (f"blocks.{{i}}.attn.qkv.{theirs}", tuple(_ATTENTION + n for n in names), HEADS_OUT)
     for theirs, names in (
@@ -48,7 +50,10 @@ TIMM_TO_OURS: Table = [
   *dense("blocks.{i}.mlp.fc2", _BLOCK + "MlpBlock_0/Dense_1"),
   *norm("norm", "Transformer/encoder_norm"),
   *dense("head", "head"),
+  *dense("head_dist", "head_dist"),
 ]
+# DeiT's own files call LayerScale otherwise.
+DEIT_TO_TIMM = [(r"\.gamma_([12])$", r".ls\1.gamma")]
 
 _POOL = "MAPHead_0/MultiHeadDotProductAttention_0/"
 TIMM_MAP_TO_OURS: Table = [
@@ -117,6 +122,12 @@ HF_TO_OURS: Table = [
   *dense("pooler.dense", "pre_logits"),
   *dense("classifier", "head"),
 ]
+# What DeiTForImageClassificationWithTeacher adds, under "deit." but for the heads.
+HF_DEIT_TO_OURS: Table = [
+  ("embeddings.distillation_token", "dist", COPY),
+  *dense("cls_classifier", "head"),
+  *dense("distillation_classifier", "head_dist"),
+]
 # The modules of transformers 5 are named anew; its files keep the old names, state dicts do not.
 HF_NEW_NAMES = [
   (r"^layers\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
@@ -165,7 +176,6 @@ NOT_OURS = [
   (re.compile(r"fc_norm\."), "timm's norm after pooling (fc_norm=True) has no counterpart here"),
   (re.compile(r"reg_token"), "register tokens have no counterpart here"),
   (re.compile(r"norm_pre\."), "a norm before the blocks has no counterpart here"),
-  (re.compile(r"blocks\.\d+\.ls[12]\."), "layer scale has no counterpart here"),
 ]
 
 # Where the numbers of a timm model come from if nothing else is said about a file with its names.
@@ -199,7 +209,7 @@ TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
 def from_timm(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:
   """timm's names of any family, as `to_ours`."""
   table = next(table for sign, table in TIMM_IMPORTS if any(map(sign.search, state)))
-  return to_ours(state, table, heads)
+  return to_ours(renamed(state, DEIT_TO_TIMM), table, heads)
 
 
 def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
@@ -219,7 +229,7 @@ def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
 def from_hf(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:
   """Hugging Face's names, old and new, with and without their prefix, as `to_ours`."""
   bare = {re.sub(r"^(vit|deit)\.", "", name): tensor for name, tensor in state.items()}
-  return to_ours(renamed(bare, HF_NEW_NAMES), HF_TO_OURS, heads)
+  return to_ours(renamed(bare, HF_NEW_NAMES), HF_TO_OURS + HF_DEIT_TO_OURS, heads)
 
 
 def to_hf(flat: Mapping[str, np.ndarray]) -> Flat:

@@ -71,6 +71,17 @@ class DropPath(nn.Module):
     return jnp.where(mask, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))
 
 
+class LayerScale(nn.Module):
+  """A learned factor for each channel of a residual branch (arXiv:2103.17239, eq. 4)."""
+
+  initial: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
+    return x * gamma.astype(x.dtype)
+
+
 def apply_blocks(
   make: Callable[..., nn.Module],
   name: str,

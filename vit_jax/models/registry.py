@@ -17,6 +17,7 @@ import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.models.bit import BitResNet
+from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -111,6 +112,35 @@ HYBRIDS = {
   "R50+ViT-L_32": ("L", (3, 4, 6, 3), 1),
 }
 
+# Size and image size of arXiv:2012.12877 (with and without distillation), and of DeiT-III,
+# arXiv:2204.07118, whose LayerScale begins at 1e-6.
+DEITS = {
+  "DeiT-Ti_16": ("Ti", 16, 224),
+  "DeiT-S_16": ("S", 16, 224),
+  "DeiT-B_16": ("B", 16, 224),
+  "DeiT-B_16-384": ("B", 16, 384),
+}
+DEIT3S = {
+  "DeiT3-S_16": ("S", 16, 224),
+  "DeiT3-S_16-384": ("S", 16, 384),
+  "DeiT3-B_16": ("B", 16, 224),
+  "DeiT3-B_16-384": ("B", 16, 384),
+  "DeiT3-L_16": ("L", 16, 224),
+  "DeiT3-L_16-384": ("L", 16, 384),
+  "DeiT3-H_14": ("H", 14, 224),
+}
+
+# ImageNet's mean and standard deviation. DeiT's own evaluation resizes to 256 / 224 of the crop;
+# DeiT-III's does not.
+DEIT_INPUT = InputSpec(
+  mean=(0.485, 0.456, 0.406),
+  std=(0.229, 0.224, 0.225),
+  resize="resize_crop",
+  crop=0.875,
+  interpolation="bicubic",
+  antialias=True,
+)
+
 # The ancestor's model table trains these with dropout; it has no effect on evaluation.
 DROPOUT = {"ViT-L_16": 0.1, "ViT-H_14": 0.1, "R50+ViT-B_16": 0.1, "R50+ViT-L_32": 0.1}
 
@@ -189,7 +219,17 @@ def _entries() -> dict[str, Entry]:
       entries.append((f"Mixer-{size}_{patch}", "mixer", MlpMixer, dict(config, patch_size=patch)))
   for name, (units, factor) in BITS.items():
     entries.append((name, "bit", BitResNet, dict(num_units=units, width_factor=factor)))
-  texts = {}
+  inputs, texts = {}, {}
+  for name, (size, patch, pixels) in {**DEITS, **DEIT3S}.items():
+    config = dict(_vit_config(size), patch_size=patch, activation="gelu")
+    inputs[name] = dataclasses.replace(DEIT_INPUT, image_size=pixels)
+    if name in DEIT3S:
+      config["layer_scale_init"] = 1e-6
+      inputs[name] = dataclasses.replace(inputs[name], crop=1.0)
+    entries.append((name, "deit", VisionTransformer, config))
+    if name in DEITS:
+      entries.append((f"{name}-distilled", "deit", DistilledVisionTransformer, config))
+      inputs[f"{name}-distilled"] = inputs[name]
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
     img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)
@@ -202,7 +242,7 @@ def _entries() -> dict[str, Entry]:
       family,
       module,
       types.MappingProxyType(config),
-      InputSpec(),
+      inputs.get(name, InputSpec()),
       WEIGHTS.get(name, ()),
       texts.get(name),
     )

@@ -18,6 +18,7 @@ from vit_jax.models.layers import (
   DropPath,
   Dtype,
   LayerNorm,
+  LayerScale,
   MlpBlock,
   PatchEmbedding,
   apply_blocks,
@@ -49,6 +50,7 @@ class EncoderBlock(nn.Module):
   activation: str = "gelu_tanh"
   layer_norm_eps: float = 1e-6
   relative_to: tuple[tuple[int, int], int] | None = None  # (grid, class tokens) of a relative bias
+  layer_scale_init: float | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -57,6 +59,9 @@ class EncoderBlock(nn.Module):
   ) -> Float[Array, "b n d"]:
     norm = functools.partial(LayerNorm, epsilon=self.layer_norm_eps)
     drop_path = functools.partial(DropPath(), rate=drop_path_rate, train=train)
+    scale = lambda name, y: y
+    if self.layer_scale_init is not None:
+      scale = lambda name, y: LayerScale(self.layer_scale_init, name=name)(y)
     bias = None
     if self.relative_to is not None:
       grid, prefix = self.relative_to
@@ -70,13 +75,13 @@ class EncoderBlock(nn.Module):
       name="MultiHeadDotProductAttention_0",
     )(y, bias=bias, train=train)
     y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
-    x = computed_once(self, x + drop_path(y), train=train)  # z'_l
+    x = computed_once(self, x + drop_path(scale("LayerScale_0", y)), train=train)  # z'_l
 
     y = norm(name="LayerNorm_1")(x)
     y = MlpBlock(
       self.mlp_dim, self.dropout_rate, self.activation, dtype=self.dtype, name="MlpBlock_0"
     )(y, train=train)
-    x = computed_once(self, x + drop_path(y), train=train)  # z_l
+    x = computed_once(self, x + drop_path(scale("LayerScale_1", y)), train=train)  # z_l
     capture(self, "features", "block", x)
     return x
 
@@ -97,6 +102,7 @@ class Encoder(nn.Module):
   position_embedding: str = "learned_1d"
   remat: str = "none"
   scan_layers: bool = False
+  layer_scale_init: float | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -116,6 +122,7 @@ class Encoder(nn.Module):
       activation=self.activation,
       layer_norm_eps=self.layer_norm_eps,
       relative_to=(self.grid, self.prefix) if relative else None,
+      layer_scale_init=self.layer_scale_init,
       dtype=self.dtype,
     )
     x = apply_blocks(
@@ -173,6 +180,7 @@ class VisionTransformer(nn.Module):
     scan_layers: compiles one block and scans over the layers.
     head_bias_init: initial bias of the head, e.g. -log(classes) for a sigmoid loss.
     head_zeroinit: whether the head begins at zero, as for classes; a LiT's must not.
+    layer_scale_init: what LayerScale (arXiv:2103.17239) begins at; None leaves it out.
     dtype: of the matrix products; parameters, norms, softmax and logits stay float32.
   """
 
@@ -194,6 +202,7 @@ class VisionTransformer(nn.Module):
   scan_layers: bool = False
   head_bias_init: float = 0.0
   head_zeroinit: bool = True
+  layer_scale_init: float | None = None
   dtype: Dtype = jnp.float32
 
   def patch_shape(self) -> tuple[int, int]:
@@ -218,14 +227,14 @@ class VisionTransformer(nn.Module):
     batch, *grid, dim = x.shape
     x = x.reshape(batch, -1, dim)
 
-    prefix = 1 if self.classifier in ("token", "token_unpooled") else 0
-    if prefix:
-      cls = self.param("cls", nn.initializers.zeros, (1, 1, dim))
-      x = jnp.concatenate([jnp.tile(cls.astype(x.dtype), (batch, 1, 1)), x], axis=1)
+    prefix = self.prefix_tokens()
+    learned = [self.param(name, nn.initializers.zeros, (1, 1, dim)) for name in prefix]
+    tiled = [jnp.tile(token.astype(x.dtype), (batch, 1, 1)) for token in learned]
+    x = jnp.concatenate([*tiled, x], axis=1) if tiled else x
 
     x = Encoder(
       grid=tuple(grid),
-      prefix=prefix,
+      prefix=len(prefix),
       num_layers=self.num_layers,
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,
@@ -237,11 +246,19 @@ class VisionTransformer(nn.Module):
       position_embedding=self.position_embedding,
       remat=self.remat,
       scan_layers=self.scan_layers,
+      layer_scale_init=self.layer_scale_init,
       dtype=self.dtype,
       name="Transformer",
     )(x, train=train)
     capture(self, "features", "tokens", x)
+    return self.classify(x, train=train)
 
+  def prefix_tokens(self) -> tuple[str, ...]:
+    """Names of the learned tokens that stand before the patches."""
+    return ("cls",) if self.classifier in ("token", "token_unpooled") else ()
+
+  def classify(self, x: Float[Array, "b n d"], *, train: bool) -> Array:
+    """From the tokens after the last norm to the logits; part of `__call__`."""
     if self.classifier == "token":
       x = x[:, 0]
     elif self.classifier == "gap":
@@ -255,14 +272,16 @@ class VisionTransformer(nn.Module):
     if self.representation_size is not None:
       x = jnp.tanh(nn.Dense(self.representation_size, name="pre_logits")(x))
     capture(self, "features", "representation", x)
-    if self.num_classes:
-      x = nn.Dense(
-        self.num_classes,
-        kernel_init=head_init(self.head_zeroinit),
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
-      )(x)
-    return x
+    return self.make_head("head")(x) if self.num_classes else x
+
+  def make_head(self, name: str) -> nn.Dense:
+    """The linear layer from a representation to the logits."""
+    return nn.Dense(
+      self.num_classes,
+      kernel_init=head_init(self.head_zeroinit),
+      bias_init=nn.initializers.constant(self.head_bias_init),
+      name=name,
+    )
 
 
 class HybridVisionTransformer(VisionTransformer):

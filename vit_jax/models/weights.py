@@ -45,6 +45,7 @@ SOURCES = {
   "gsam": "arXiv:2203.08065, Table 1",
   "mixer": "arXiv:2105.01601, Table 3",
   "distill": "README of big_vision's proj/distill",
+  "deit": "README of facebookresearch/deit",
   "lit": "model card lit.md of google-research/vision_transformer (zero-shot)",
 }
 
@@ -150,6 +151,29 @@ _BIT_DISTILL = (  # name: file, pixels, MB, top-1
   ("BiT-R152x2", "R152x2_T_384", 384, 945, 84.3),
 )
 
+# DeiT (arXiv:2012.12877, Table 5: trained on ImageNet alone) and, where a name ends so, distilled
+# (Table 2 and 4: the teacher is a RegNet).
+_DEIT = (  # name: file, pixels, top-1
+  ("DeiT-Ti_16", "deit_tiny_patch16_224-a1311bcf", 224, 72.2),
+  ("DeiT-S_16", "deit_small_patch16_224-cd65a155", 224, 79.9),
+  ("DeiT-B_16", "deit_base_patch16_224-b5f2ef4d", 224, 81.8),
+  ("DeiT-B_16-384", "deit_base_patch16_384-8de9b5d1", 384, 83.1),
+  ("DeiT-Ti_16-distilled", "deit_tiny_distilled_patch16_224-b40b3cf7", 224, 74.5),
+  ("DeiT-S_16-distilled", "deit_small_distilled_patch16_224-649709d9", 224, 81.2),
+  ("DeiT-B_16-distilled", "deit_base_distilled_patch16_224-df68dfff", 224, 83.4),
+  ("DeiT-B_16-384-distilled", "deit_base_distilled_patch16_384-d0272ac0", 384, 85.2),
+)
+# DeiT-III (arXiv:2204.07118): trained on ImageNet alone, and pretrained on ImageNet-21k.
+_DEIT3 = (  # name: size and pixels in the file's name, top-1 of both
+  ("DeiT3-S_16", "small_224", 81.4, 83.1),
+  ("DeiT3-S_16-384", "small_384", 83.4, 84.8),
+  ("DeiT3-B_16", "base_224", 83.8, 85.7),
+  ("DeiT3-B_16-384", "base_384", 85.0, 86.7),
+  ("DeiT3-L_16", "large_224", 84.9, 87.0),
+  ("DeiT3-L_16-384", "large_384", 85.8, 87.7),
+  ("DeiT3-H_14", "huge_224", 85.2, 87.2),
+)
+
 # LiT (arXiv:2111.07991): two towers without a classifier.
 _LIT = {  # name: MB, zero-shot top-1, source
   "LiT-B16B": (474, 72.1, "lit"),
@@ -209,6 +233,16 @@ def _rows() -> Iterator[tuple[str, Weights]]:
   for name, file, size, *facts in _BIT_DISTILL:
     url = f"gs://bit_models/distill/{file}.npz"
     yield name, Weights(f"distill-{size}", url, size, 1000, None, *facts, "distill")
+  deit = "https://dl.fbaipublicfiles.com/deit"
+  for name, file, size, accuracy in _DEIT:
+    yield name, Weights("imagenet1k", f"{deit}/{file}.pth", size, accuracy=accuracy, source="deit")
+  for name, file, alone, pretrained in _DEIT3:
+    size = int(file.rpartition("_")[2])
+    end = "_v1" if file == "huge_224" else ""
+    url = f"{deit}/deit_3_{file}_21k{end}.pth"
+    yield name, Weights("imagenet21k", url, size, accuracy=pretrained, source="deit")
+    url = f"{deit}/deit_3_{file}_1k.pth"
+    yield name, Weights("imagenet1k", url, size, accuracy=alone, source="deit")
   for name, facts in _LIT.items():
     yield name, Weights("lit", f"{bucket}/lit/{name}.npz", 224, None, None, *facts)
 
