@@ -7,30 +7,21 @@ import re
 
 import numpy as np
 import pytest
+import small_lit
 
 from vit_jax.cli import app
 
-NAME = "LiT-B16B_2"
-TOWER = {"hidden_size": 16, "num_layers": 1, "mlp_dim": 32, "num_heads": 2}
-CHANGES = {
-  **{f"model.{tower}.{k}": v for tower in ("img", "txt") for k, v in TOWER.items()},
-  "model.img.stem_width": 32,
-  "model.txt.num_classes": 16,
-  "total_steps": 3,
-  "warmup_steps": 1,
-}
+NAME = small_lit.NAME
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-  """A folder with a short run on digits, an npz of it, six of its images, and files of words."""
+  """A folder with a short run on digits, an npz of it, its images, and files of words."""
+  run = small_lit.trained(tmp_path_factory)
   root = tmp_path_factory.mktemp("zeroshot")
-  settings = [f"--config.{key}={value}" for key, value in CHANGES.items()]
-  argv = ["train", "--config=configs/lit.py:digits", f"--workdir={root / 'run'}", *settings]
-  assert app.main(argv) == 0
-  assert app.main(["convert", str(root / "run"), str(root / "lit.npz"), f"--model={NAME}"]) == 0
-  assert app.main(["sample", f"--out={root / 'images'}", "--count=6"]) == 0
+  for path in (run.workdir, run.npz, run.images[0].parent):
+    (root / path.name).symlink_to(path)
   (root / "three.txt").write_text("one\ntwo, pair\n\nthree\n")
   (root / "ten.txt").write_text("zero, nought\n" + "\n".join(NAMES[1:]))
   (root / "templates.txt").write_text("{}\nthe number {}\na handwritten {}\nthe digit {}\n")
@@ -55,7 +46,7 @@ def said(here, monkeypatch, capsys):
 
 def test_images_of_a_run(here, said):
   rows = json.loads(said("zeroshot --workdir=run --images images --json --top=10"))
-  assert len(rows) == 6 and all(len(row["classes"]) == 10 for row in rows)
+  assert len(rows) == 12 and all(len(row["classes"]) == 10 for row in rows)
   for row in rows:
     assert {c["name"] for c in row["classes"]} == {*"0123456789"}
     assert sum(c["probability"] for c in row["classes"]) == pytest.approx(1, abs=1e-5)
@@ -63,7 +54,7 @@ def test_images_of_a_run(here, said):
 
   # The table: a line for each image, with the likeliest first.
   lines = said("zeroshot --workdir=run --images images/*.png").splitlines()
-  assert len(lines) == 6
+  assert len(lines) == 12
   for line, row in zip(lines, rows, strict=True):
     path, best, share, *_ = line.split()
     assert path == row["path"] and best == row["classes"][0]["name"]

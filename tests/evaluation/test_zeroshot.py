@@ -7,18 +7,16 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import small_lit
 
-from vit_jax.checkpoints.convert import convert
-from vit_jax.configs import lit
-from vit_jax.data import samples, sources, transforms
+from vit_jax.data import transforms
 from vit_jax.data.text import ByteTokenizer
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier, zeroshot
 from vit_jax.models.registry import create_model
 from vit_jax.training import restore
-from vit_jax.training.loop import train_and_evaluate
 
-NAME = "LiT-B16B_2"
+NAME = small_lit.NAME
 SMALL = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
 TOKENIZER = ByteTokenizer(None, 24)
 CLASSES = ("cat, kitten, tabby cat", "dog", "pot of tea, teapot")
@@ -115,56 +113,42 @@ def test_tokens_that_the_tower_does_not_know_are_refused(towers):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """A short run on digits: its work directory, an npz of it, images, and its results."""
-  root = tmp_path_factory.mktemp("lit")
-  config = lit.get_config("digits")
-  config.model.update(img=dict(SMALL, stem_width=32), txt=dict(SMALL, num_classes=16))
-  config.update(total_steps=3, warmup_steps=1, eval_every=0, checkpoint_every=0, baseline=None)
-  results = train_and_evaluate(config, root / "run")
-  convert(root / "run", root / "lit.npz", NAME)
-  images = samples.write_samples(sources.open_dataset("digits"), "test", root / "images", count=12)
-  return root, images, results
+  return small_lit.trained(tmp_path_factory)
 
 
 def test_a_run_and_its_file_predict_the_same(run):
-  root, images, _ = run
-  plan = restore.read_run(root / "run").plan.text
+  plan = restore.read_run(run.workdir).plan.text
   options = dict(class_names=plan.class_names, templates=plan.templates)
   subjects = [
-    zeroshot.from_run(root / "run"),
-    zeroshot.from_checkpoint(NAME, str(root / "run"), **options),
-    zeroshot.from_checkpoint(NAME, str(root / "lit.npz"), **options),
+    zeroshot.from_run(run.workdir),
+    zeroshot.from_checkpoint(NAME, str(run.workdir), **options),
+    zeroshot.from_checkpoint(NAME, str(run.npz), **options),
   ]
   assert subjects[0].named and subjects[0].class_names == tuple("0123456789")
-  expected = classifier.predict(subjects[0], images, top=10)
+  expected = classifier.predict(subjects[0], run.images, top=10)
   names = [name.split(",")[0] for name in plan.class_names]
   for subject in subjects[1:]:
     assert not subject.named and subject.class_names == tuple(names)
     assert subject.preprocessing.size == (32, 32) and subject.preprocessing.channels == 1
-    found = classifier.predict(subject, images, top=10)
+    found = classifier.predict(subject, run.images, top=10)
     for one, other in zip(expected, found, strict=True):
       assert other.classes == tuple(names[int(digit)] for digit in one.classes)
       np.testing.assert_allclose(other.probabilities, one.probabilities, rtol=1e-5)
 
 
 def test_a_run_evaluates_as_its_training_did(run):
-  root, _, results = run
-  found = classifier.evaluate_split(zeroshot.from_run(root / "run"), "test")
-  assert found["accuracy"] == results["test"]["accuracy"] and found["examples"] == 360
-  assert found["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
+  found = classifier.evaluate_split(zeroshot.from_run(run.workdir), "test")
+  assert found["accuracy"] == run.results["test"]["accuracy"] and found["examples"] == 360
+  assert found["loss"] == pytest.approx(run.results["test"]["loss"], rel=1e-5)
   # By the data set's own names, other words are read.
-  other = zeroshot.from_checkpoint(
-    NAME, str(root / "lit.npz"), class_names=tuple("0123456789"), named=True
-  )
+  other = zeroshot.from_checkpoint(NAME, str(run.npz), class_names=tuple("0123456789"), named=True)
   again = classifier.evaluate_split(other, "test", dataset="digits")
   assert again["examples"] == 360 and again["loss"] != pytest.approx(found["loss"], rel=1e-4)
 
 
 def test_classes_keep_their_order_and_all_their_names_count(run):
-  root, images, _ = run
-
   def subject(*names):
-    return zeroshot.from_run(root / "run", class_names=names, templates=["{}"])
+    return zeroshot.from_run(run.workdir, class_names=names, templates=["{}"])
 
   usual, turned = subject("one", "two, pair", "three"), subject("three", "one", "two")
   assert usual.class_names == ("one", "two", "three") and not usual.named
@@ -172,8 +156,8 @@ def test_classes_keep_their_order_and_all_their_names_count(run):
   np.testing.assert_allclose(ours[[0, 2]], theirs[[1, 0]], atol=1e-6)
   assert np.abs(ours[1] - theirs[2]).max() > 1e-3  # A pair is two, too.
 
-  [row, *_] = classifier.predict(turned, images[:1], top=3)
-  logits = turned.model.apply(turned.variables, pixels(turned, images[0]))[0]
+  [row, *_] = classifier.predict(turned, run.images[:1], top=3)
+  logits = turned.model.apply(turned.variables, pixels(turned, run.images[0]))[0]
   assert row.classes == tuple(turned.class_names[k] for k in np.argsort(-logits))
 
 

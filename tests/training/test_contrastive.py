@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import small_lit
 import tiny_run as tiny
 import torch
 import torch.nn.functional as F
@@ -143,7 +144,7 @@ def test_equals_a_step_written_out(loss, bias, frozen):
 
 
 def plan_of(**changes):
-  return make_plan(tiny.lit_config(**changes))
+  return make_plan(small_lit.config(**changes))
 
 
 def test_what_is_frozen_stays_and_the_rest_learns():
@@ -195,7 +196,7 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
 )
 def test_a_pattern_of_all_or_nothing_is_refused(tmp_path, frozen, message):
   with pytest.raises(UserError, match=message) as caught:
-    train_and_evaluate(tiny.lit_config(frozen=frozen), tmp_path / "run")
+    train_and_evaluate(small_lit.config(frozen=frozen), tmp_path / "run")
   assert_one_sentence(caught)
   assert not (tmp_path / "run").exists()
   model, optimizer = lit(), optax.sgd(0.1)
@@ -263,6 +264,6 @@ def test_what_needs_two_towers_is_refused_without(changes, message):
 )
 def test_towers_and_texts_that_do_not_fit_are_refused(tmp_path, changes, message):
   with pytest.raises(UserError, match=message) as caught:
-    train_and_evaluate(tiny.lit_config(**changes), tmp_path / "run")
+    train_and_evaluate(small_lit.config(**changes), tmp_path / "run")
   assert_one_sentence(caught)
   assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that take seconds, on the embedded digits: a ViT of one layer, and a LiT of two such."""
+"""Runs that take seconds, on the embedded digits: a ViT of one layer, and a LiT."""
 
 import contextlib
 import os
@@ -12,8 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-
-from vit_jax.configs import lit
+import small_lit
 
 
 def config(**changes: Any) -> ml_collections.ConfigDict:
@@ -58,28 +57,14 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(keys)
 
 
-def lit_config(**changes: Any) -> ml_collections.ConfigDict:
-  """That of configs/lit.py:digits with towers of one layer, and no weights to start from.
-
-  Args:
-    **changes: of keys at the top; of sections, by a dict of what is to be replaced.
-  """
-  keys = lit.get_config("digits")
-  small = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
-  keys.model.update(img=dict(small, stem_width=32), txt=dict(small, num_classes=16))
-  keys.update(total_steps=12, warmup_steps=2, batch=32, batch_eval=128, baseline=None)
-  keys.update(eval_every=4, checkpoint_every=3, progress_every=2)
-  keys.update(changes)
-  return keys
-
-
 # By the names by which programs of their own ask for them.
-CONFIGS = {"vit": config, "mixup": lambda: config(mixup=0.4), "lit": lit_config}
+CONFIGS = {"mixup": lambda: config(mixup=0.4), "lit": small_lit.config}
 
 
 def run_python(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
   """Runs a program in its own process, which can import this module."""
-  path = [str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+  here = pathlib.Path(__file__).parent
+  path = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
   return subprocess.run(
     [sys.executable, "-c", program, *map(str, arguments)],
     env={
