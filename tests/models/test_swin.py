@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import UserError
+from vit_jax.models.cost import costs
 from vit_jax.models.swin import SwinTransformer
 
 TINY = dict(embed_dim=16, depths=(2, 2), head_dim=8, window_size=4, num_classes=5)
@@ -142,3 +143,21 @@ def test_sizes_that_do_not_go_together_are_refused():
     tiny(embed_dim=20)
   with pytest.raises(UserError, match="window_size=0 is no side of a window"):
     tiny(window_size=0)
+
+
+# Table 1 of the paper: millions of parameters, and GFLOPs. It rounds Swin-T up to 29, and has 47.0
+# for Swin-B at 384 pixels, where torch counts 47.1 as we do (tests/models/test_registry.py).
+PUBLISHED = {
+  "Swin-T": (28, 4.5),
+  "Swin-S": (50, 8.7),
+  "Swin-B": (88, 15.4),
+  "Swin-B-384": (88, 47.1),
+  "Swin-L": (197, 34.5),
+  "Swin-L-384": (197, 103.9),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_costs_are_the_papers(name):
+  row = costs()[name]
+  assert (round(row["parameters"] / 1e6), round(row["gflops"], 1)) == PUBLISHED[name]

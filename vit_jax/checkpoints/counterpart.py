@@ -18,6 +18,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.bit import ROOT_WIDTH, BitResNet
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.mixer import MlpMixer
+from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 
 # Stem units per stage (None: no stem), and a model of timm's that is built from them.
@@ -161,6 +162,35 @@ def _bit(model: BitResNet, image_size: tuple[int, int], channels: int) -> Any:
   )
 
 
+def _swin(model: SwinTransformer, image_size: tuple[int, int], channels: int) -> Any:
+  import torch
+  from timm.models import swin_transformer
+
+  if model.activation != "gelu":
+    raise UserError(f"timm's Swin has no activation={model.activation!r}, only 'gelu'.")
+  least = model.patch_size * 2 ** (len(model.depths) - 1) * (model.window_size - 1)
+  if min(image_size) <= least:
+    height, width = image_size
+    raise UserError(
+      f"timm's Swin has fewer position biases for images of {height}x{width}; compare with images "
+      f"of more than {least} pixels a side."
+    )
+  return swin_transformer.SwinTransformer(
+    img_size=image_size,
+    patch_size=model.patch_size,
+    in_chans=channels,
+    num_classes=model.num_classes,
+    embed_dim=model.embed_dim,
+    depths=tuple(model.depths),
+    num_heads=tuple(
+      model.embed_dim * 2**stage // model.head_dim for stage in range(len(model.depths))
+    ),
+    window_size=model.window_size,
+    mlp_ratio=model.mlp_ratio,
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=model.layer_norm_eps),
+  )
+
+
 def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -> Any:
   import timm
 
@@ -213,4 +243,5 @@ TIMM_BUILDERS = {
   DistilledVisionTransformer: _vit,
   MlpMixer: _mixer,
   BitResNet: _bit,
+  SwinTransformer: _swin,
 }

@@ -23,7 +23,8 @@ ACTIVATIONS = {
   "gelu_new": "gelu_tanh",
 }
 _TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
-_KINDS = ("vit", "deit", "vit_mae", "bert")
+# Kind of model, and the epsilon of its norms where a config is silent.
+_KINDS = {"vit": 1e-12, "deit": 1e-12, "vit_mae": 1e-12, "bert": 1e-12, "swin": 1e-5}
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
   "squash": "ViTImageProcessor",
@@ -45,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-  """`config.json` of transformers' ViT or BERT as our metadata; {} if there is none, or another's.
+  """`config.json` of transformers' ViT, Swin or BERT as our metadata; {} if none, or another's.
 
   Raises:
     UserError: the file is damaged, or names an activation that we don't have.
@@ -61,7 +62,7 @@ def read_config(folder: Path) -> dict[str, Any]:
   metadata = {
     "written_in": CONFIG,
     "activation": ACTIVATIONS[activation],
-    "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
+    "layer_norm_eps": config.get("layer_norm_eps", _KINDS[config["model_type"]]),
   }
   if config["model_type"] != "bert":
     size = config.get("image_size", 224)
@@ -120,6 +121,10 @@ def config_of(
 def refuse_inexpressible(model: Any) -> None:
   """Raises a UserError if transformers has no such model, or its ViT lacks a field of it."""
   name = type(model).__name__
+  if name.startswith("Swin"):
+    raise UserError(
+      "no folder for transformers is written of a Swin; save an .npz or .safetensors file."
+    )
   if name != "VisionTransformer":
     why = " (its ViT hybrid was removed in version 5)" if name.startswith("Hybrid") else ""
     raise UserError(f"transformers has no {name}{why}; save an .npz or .safetensors file.")

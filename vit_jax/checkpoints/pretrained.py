@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, bit, download, torch, tree
+from vit_jax.checkpoints import adapt, bit, download, swin, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -141,6 +141,7 @@ def from_pretrained(
     flat = adapt.adapt_patches(flat, expected, patch_resize)
   new = _grid(model, size)
   flat = adapt.adapt_positions(flat, expected, new, known=known, method=position_resize)
+  flat = swin.adapt_tables(flat, expected)
   flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
   flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
   problems = tree.differences(flat, expected, source.unknown)
@@ -190,7 +191,7 @@ def _family(entry: registry.Entry) -> str:
   if "-distilled" in entry.name:
     return "distilled DeiT"
   names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
-  names["bit"] = "BiT ResNet"
+  names |= {"bit": "BiT ResNet", "swin": "Swin"}
   return names.get(entry.family, entry.family)
 
 
@@ -200,7 +201,7 @@ def _alike(source: Source, family: str) -> list[str]:
     return [source.metadata["model"]]
   kernel = source.flat.get(adapt.first_of(adapt.PATCHES, source.flat))
   depth = len({match[2] for match in map(tree.LAYER.match, source.flat) if match})
-  sizes = [bit.sizes_of(source.flat)]
+  sizes = [bit.sizes_of(source.flat), swin.sizes_of(source.flat)]
   if kernel is not None and kernel.ndim == 4:
     patch, width = kernel.shape[0], kernel.shape[-1]
     sizes += [  # As ViTs call them, and Mixers.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoints import bit, huggingface, npz, torch, torch_files, tree
+from vit_jax.checkpoints import bit, huggingface, npz, swin, torch, torch_files, tree
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 
@@ -61,6 +61,25 @@ class Scheme:
 
 
 SCHEMES = {
+  # Swin's come first, since some of its names are those of other families too.
+  "swin": Scheme(
+    "Swin's npz",
+    re.compile(r"(^|/)layers_\d+/blocks_\d+/attention/"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    swin.NUMERICS,
+  ),
+  "timm_swin": Scheme(
+    "timm's Swin",
+    re.compile(r"^layers\.\d+\.blocks\.\d+\.attn\."),
+    lambda state, heads: swin.from_timm(state),
+    swin.NUMERICS,
+  ),
+  "hf_swin": Scheme(
+    "Hugging Face's Swin",
+    re.compile(r"(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\."),
+    lambda state, heads: swin.from_hf(state),
+    swin.NUMERICS,
+  ),
   "official": Scheme(
     "the official npz",
     re.compile(r"(^|/)(embedding|stem)/kernel$"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.checkpoints import bit
+from vit_jax.checkpoints import bit, swin
 from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.tables import (
   CONV,
@@ -200,6 +200,7 @@ TIMM_IMPORTS: Sequence[tuple[re.Pattern[str], Table]] = (
 # what to do about parameters that have none.
 TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
   ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS, SAVE_NPZ),
+  ("layers_0/", "timm's Swin", swin.TIMM_TO_OURS, SAVE_NPZ),
   ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS, TAKE_OUT),
   ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS, SAVE_NPZ),
   ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS, SAVE_NPZ),

@@ -20,6 +20,7 @@ from vit_jax.models.bit import BitResNet
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.mixer import MlpMixer
+from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
 
@@ -163,6 +164,24 @@ BITS = {
   "BiT-R152x4": ((3, 8, 36, 3), 4.0),
 }
 
+# Width of the first stage, blocks of the third (the others have two), window and pixels: section
+# 3.3 of arXiv:2103.14030; share of the centre crop, as timm has it.
+SWINS = {
+  "Swin-T": (96, 6, 7, 224, 0.9),
+  "Swin-S": (96, 18, 7, 224, 0.9),
+  "Swin-B": (128, 18, 7, 224, 0.9),
+  "Swin-B-384": (128, 18, 12, 384, 1.0),
+  "Swin-L": (192, 18, 7, 224, 0.9),
+  "Swin-L-384": (192, 18, 12, 384, 1.0),
+}
+SWIN_INPUT = InputSpec(
+  mean=(0.485, 0.456, 0.406),
+  std=(0.229, 0.224, 0.225),
+  resize="resize_crop",
+  interpolation="bicubic",
+  antialias=True,
+)
+
 # Text towers: arXiv:1810.04805 (BERT), and the ancestor's configs/models.py.
 TEXT_TOWERS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
   "Bert-B": (BertTower, dict(hidden_size=768, num_layers=12, mlp_dim=3072, num_heads=12)),
@@ -230,6 +249,10 @@ def _entries() -> dict[str, Entry]:
     if name in DEITS:
       entries.append((f"{name}-distilled", "deit", DistilledVisionTransformer, config))
       inputs[f"{name}-distilled"] = inputs[name]
+  for name, (width, blocks, window, pixels, crop) in SWINS.items():
+    config = dict(embed_dim=width, depths=(2, 2, blocks, 2), window_size=window)
+    entries.append((name, "swin", SwinTransformer, config))
+    inputs[name] = dataclasses.replace(SWIN_INPUT, image_size=pixels, crop=crop)
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
     img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)

@@ -46,6 +46,8 @@ SOURCES = {
   "mixer": "arXiv:2105.01601, Table 3",
   "distill": "README of big_vision's proj/distill",
   "deit": "README of facebookresearch/deit",
+  "swin": "arXiv:2103.14030, Table 1",
+  "swin-readme": "README of microsoft/Swin-Transformer",
   "lit": "model card lit.md of google-research/vision_transformer (zero-shot)",
 }
 
@@ -174,6 +176,59 @@ _DEIT3 = (  # name: size and pixels in the file's name, top-1 of both
   ("DeiT3-H_14", "huge_224", 85.2, 87.2),
 )
 
+# Swin (arXiv:2103.14030): trained on ImageNet alone, pretrained on ImageNet-21k and fine-tuned, and
+# as pretrained.
+_SWIN = (  # name: tag, release, file, pixels, top-1, source
+  ("Swin-T", "imagenet1k", "v1.0.0", "tiny_patch4_window7_224", 224, 81.3, "swin"),
+  (
+    "Swin-T",
+    "imagenet21k-ft",
+    "v1.0.8",
+    "tiny_patch4_window7_224_22kto1k_finetune",
+    224,
+    80.9,
+    "swin-readme",
+  ),
+  ("Swin-T", "imagenet21k", "v1.0.8", "tiny_patch4_window7_224_22k", 224, None, None),
+  ("Swin-S", "imagenet1k", "v1.0.0", "small_patch4_window7_224", 224, 83.0, "swin"),
+  (
+    "Swin-S",
+    "imagenet21k-ft",
+    "v1.0.8",
+    "small_patch4_window7_224_22kto1k_finetune",
+    224,
+    83.2,
+    "swin-readme",
+  ),
+  ("Swin-S", "imagenet21k", "v1.0.8", "small_patch4_window7_224_22k", 224, None, None),
+  ("Swin-B", "imagenet21k-ft", "v1.0.0", "base_patch4_window7_224_22kto1k", 224, 85.2, "swin"),
+  ("Swin-B", "imagenet1k", "v1.0.0", "base_patch4_window7_224", 224, 83.5, "swin"),
+  ("Swin-B", "imagenet21k", "v1.0.0", "base_patch4_window7_224_22k", 224, None, None),
+  ("Swin-B-384", "imagenet21k-ft", "v1.0.0", "base_patch4_window12_384_22kto1k", 384, 86.4, "swin"),
+  ("Swin-B-384", "imagenet1k", "v1.0.0", "base_patch4_window12_384", 384, 84.5, "swin"),
+  ("Swin-B-384", "imagenet21k", "v1.0.0", "base_patch4_window12_384_22k", 384, None, None),
+  (
+    "Swin-L",
+    "imagenet21k-ft",
+    "v1.0.0",
+    "large_patch4_window7_224_22kto1k",
+    224,
+    86.3,
+    "swin-readme",
+  ),
+  ("Swin-L", "imagenet21k", "v1.0.0", "large_patch4_window7_224_22k", 224, None, None),
+  (
+    "Swin-L-384",
+    "imagenet21k-ft",
+    "v1.0.0",
+    "large_patch4_window12_384_22kto1k",
+    384,
+    87.3,
+    "swin",
+  ),
+  ("Swin-L-384", "imagenet21k", "v1.0.0", "large_patch4_window12_384_22k", 384, None, None),
+)
+
 # LiT (arXiv:2111.07991): two towers without a classifier.
 _LIT = {  # name: MB, zero-shot top-1, source
   "LiT-B16B": (474, 72.1, "lit"),
@@ -243,6 +298,11 @@ def _rows() -> Iterator[tuple[str, Weights]]:
     yield name, Weights("imagenet21k", url, size, accuracy=pretrained, source="deit")
     url = f"{deit}/deit_3_{file}_1k.pth"
     yield name, Weights("imagenet1k", url, size, accuracy=alone, source="deit")
+  swin = "https://github.com/SwinTransformer/storage/releases/download"
+  for name, tag, release, file, size, *facts in _SWIN:
+    classes = 21_841 if tag == "imagenet21k" else 1000
+    url = f"{swin}/{release}/swin_{file}.pth"
+    yield name, Weights(tag, url, size, classes, None, None, *facts)
   for name, facts in _LIT.items():
     yield name, Weights("lit", f"{bucket}/lit/{name}.npz", 224, None, None, *facts)
 
