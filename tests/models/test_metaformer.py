@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import timm
 import torch
 from flax.traverse_util import flatten_dict
 
 import vit_jax
 from vit_jax.errors import UserError
-from vit_jax.models import cost
+from vit_jax.models import cost, registry
 from vit_jax.models.metaformer import TOKEN_MIXERS, MetaFormer, Pooling
 
 TINY = dict(depths=(1, 2), widths=(32, 64), mlp_ratio=2.0, num_classes=5)
@@ -88,8 +89,8 @@ def test_one_block_has_any_token_mixer(mixer, mixing):
     },
   }
   assert {k: v.shape for k, v in flatten_dict(variables["params"], sep="/").items()} == {
-    "embedding_0/kernel": (7, 7, 3, 32),
-    "embedding_0/bias": (32,),
+    "input_embedding/kernel": (7, 7, 3, 32),
+    "input_embedding/bias": (32,),
     "embedding_1/kernel": (3, 3, 32, 64),
     "embedding_1/bias": (64,),
     **{
@@ -100,6 +101,39 @@ def test_one_block_has_any_token_mixer(mixer, mixing):
     "head/kernel": (64, 5),
     "head/bias": (5,),
   }
+
+
+# The paper's sizes: parameters in millions, multiply-accumulates in billions.
+PUBLISHED = {
+  "PoolFormer-S12": (12, 1.8),
+  "PoolFormer-S24": (21, 3.4),
+  "PoolFormer-S36": (31, 5.0),
+  "PoolFormer-M36": (56, 8.8),
+  "PoolFormer-M48": (73, 11.6),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_of_the_paper(name):
+  """The paper counts by fvcore, which adds five operations for each value that is normalised."""
+  row, model = cost.costs()[name], vit_jax.create_model(name)
+  sides = [224 // (4 * 2**stage) for stage in range(4)]
+  values = zip(model.depths, model.widths, sides, strict=True)
+  normed = sum(2 * depth * width * side**2 for depth, width, side in values)
+  gflops = row["gflops"] + 5 * normed / 1e9
+  assert (round(row["parameters"] / 1e6), round(gflops, 1)) == PUBLISHED[name]
+
+
+def test_the_table_of_files():
+  rows = {name: registry.MODELS[name].weights for name in vit_jax.list_models("PoolFormer-*")}
+  assert set(rows) == set(PUBLISHED)
+  for name, (authors, timms) in rows.items():
+    file = name.lower().replace("-", "_")
+    assert authors.url.endswith(f"/v1.0/{file}.pth.tar")
+    assert f"/{timm.get_pretrained_cfg(file).hf_hub_id}/" in timms.url
+    megabytes = round(cost.costs()[name]["parameters"] * 4 / 1e6)
+    assert authors.megabytes == timms.megabytes == megabytes
+    assert timms.accuracy == pytest.approx(authors.accuracy, abs=0.04)
 
 
 # Parameters in millions and multiply-accumulates in billions of the S12 size: the paper's ablation
@@ -175,6 +209,14 @@ def test_features_by_name(mixer):
   params = {k: v for k, v in variables["params"].items() if k != "head"}
   headless = run(model.clone(num_classes=0), {"params": params}, images(40, 56))
   np.testing.assert_allclose(headless, found["pre_logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_attention_weights_by_stage_and_block():
+  model, variables = tiny(token_mixer=("pooling", "attention"))
+  found = vit_jax.extract_features(model, variables, images(), layers=["attention/*"])
+  assert list(found) == ["attention/1/0", "attention/1/1"]
+  assert found["attention/1/1"].shape == (2, 2, 16, 16)
+  np.testing.assert_allclose(found["attention/1/1"].sum(-1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(3, 3), (33, 90)])

@@ -128,6 +128,11 @@ TIMM = {
   "BiT-R101x3": "resnetv2_101x3_bit",
   "BiT-R152x2": "resnetv2_152x2_bit",
   "BiT-R152x4": "resnetv2_152x4_bit",
+  "PoolFormer-S12": "poolformer_s12",
+  "PoolFormer-S24": "poolformer_s24",
+  "PoolFormer-S36": "poolformer_s36",
+  "PoolFormer-M36": "poolformer_m36",
+  "PoolFormer-M48": "poolformer_m48",
 }
 
 

@@ -181,6 +181,8 @@ PROCESSORS = {
     dict(size=dict(shortest_edge=300), crop_size=dict(height=224, width=256)),
   ),
   "Siglip": ("Siglip", dict(size=dict(height=256, width=256))),
+  "PoolFormer": ("PoolFormer", {}),
+  "PoolFormer M": ("PoolFormer", dict(crop_pct=0.95)),
 }
 
 

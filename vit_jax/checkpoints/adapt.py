@@ -31,6 +31,7 @@ PATCHES = ("embedding/kernel", "stem/kernel")  # [height, width, channels, dim]
 FIRST_CONVOLUTIONS = (
   "root_block/conv_root/kernel",
   "conv_root/kernel",
+  "input_embedding/kernel",
   *PATCHES,
 )  # Sees the image.
 # Learned tokens before the patches, and linear layers to the logits: the second are DeiT's.

@@ -17,6 +17,7 @@ from vit_jax.checkpoints.torch import to_timm
 from vit_jax.errors import UserError
 from vit_jax.models.bit import ROOT_WIDTH, BitResNet
 from vit_jax.models.deit import DistilledVisionTransformer
+from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -191,6 +192,44 @@ def _swin(model: SwinTransformer, image_size: tuple[int, int], channels: int) ->
   )
 
 
+def _metaformer(model: MetaFormer, image_size: tuple[int, int], channels: int) -> Any:
+  import timm.layers
+  import torch
+  from timm.models import metaformer
+
+  del image_size
+  mixer, count = model.token_mixer, len(model.depths)
+  mixers = [mixer] * count if isinstance(mixer, str) else mixer
+  known = {"pooling": metaformer.Pooling, "identity": torch.nn.Identity}
+  if not {*mixers} <= {*known} or model.mlp_ratio != 4:
+    raise UserError(
+      f"timm has no PoolFormer with token_mixer={mixer!r} and mlp_ratio={model.mlp_ratio}, only "
+      f"{' and '.join(map(repr, known))} and 4."
+    )
+  norm = functools.partial(timm.layers.GroupNorm1, eps=model.group_norm_eps)
+  after_pooling = model.final_norm == "after_pooling"
+  theirs = metaformer.MetaFormer(
+    depths=model.depths,
+    dims=model.widths,
+    token_mixers=[known[mixer] for mixer in mixers],
+    mlp_act=functools.partial(
+      torch.nn.GELU, approximate="tanh" if model.activation == "gelu_tanh" else "none"
+    ),
+    mlp_bias=True,
+    layer_scale_init_values=model.layer_scale_init,
+    res_scale_init_values=None,
+    downsample_norm=None,
+    norm_layers=norm,
+    output_norm=timm.layers.LayerNorm2d if after_pooling else norm,
+    use_mlp_head=False,
+    num_classes=model.num_classes,
+    in_chans=channels,
+  )
+  if not after_pooling:  # As it was trained; timm's own way changes the logits.
+    theirs.forward_head = lambda x: theirs.head.fc(theirs.head.norm(x).mean((2, 3)))
+  return theirs
+
+
 def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -> Any:
   import timm
 
@@ -243,5 +282,6 @@ TIMM_BUILDERS = {
   DistilledVisionTransformer: _vit,
   MlpMixer: _mixer,
   BitResNet: _bit,
+  MetaFormer: _metaformer,
   SwinTransformer: _swin,
 }

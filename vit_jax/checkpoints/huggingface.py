@@ -24,7 +24,10 @@ ACTIVATIONS = {
 }
 _TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # Kind of model, and the epsilon of its norms where a config is silent.
-_KINDS = {"vit": 1e-12, "deit": 1e-12, "vit_mae": 1e-12, "bert": 1e-12, "swin": 1e-5}
+_KINDS = {
+  **dict.fromkeys(("vit", "deit", "vit_mae", "bert"), 1e-12),
+  **dict.fromkeys(("swin", "poolformer"), 1e-5),
+}
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
   "squash": "ViTImageProcessor",
@@ -121,10 +124,11 @@ def config_of(
 def refuse_inexpressible(model: Any) -> None:
   """Raises a UserError if transformers has no such model, or its ViT lacks a field of it."""
   name = type(model).__name__
-  if name.startswith("Swin"):
-    raise UserError(
-      "no folder for transformers is written of a Swin; save an .npz or .safetensors file."
-    )
+  for family in ("Swin", "MetaFormer"):
+    if name.startswith(family):
+      raise UserError(
+        f"no folder for transformers is written of a {family}; save an .npz or .safetensors file."
+      )
   if name != "VisionTransformer":
     why = " (its ViT hybrid was removed in version 5)" if name.startswith("Hybrid") else ""
     raise UserError(f"transformers has no {name}{why}; save an .npz or .safetensors file.")

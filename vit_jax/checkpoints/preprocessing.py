@@ -66,8 +66,23 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
   "Siglip": {**_EVERY, "size": {"height": 224, "width": 224}, "resample": 3},
   "CLIP": {**_EVERY, **_CLIP},
   "Bit": {**_EVERY, **_CLIP},  # DINOv2's.
+  "PoolFormer": {
+    **_EVERY,
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": 224,
+    "crop_pct": 0.9,
+    "image_mean": TIMM["mean"],
+    "image_std": TIMM["std"],
+  },
 }
-SHORTER_SIDE = ("Siglip", "CLIP", "Bit")  # A bare number for `size` is that; to others both sides.
+SHORTER_SIDE = (
+  "Siglip",
+  "CLIP",
+  "Bit",
+  "PoolFormer",
+)  # A bare number for `size` is that; to others both sides.
 # "ViTImageProcessor", "ViTImageProcessorFast", and in old files "ViTFeatureExtractor".
 _TYPE = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers.
@@ -280,6 +295,8 @@ def _from_processor(config: Mapping[str, Any], size: Size | None) -> Preprocessi
 
   resized, keeps_aspect = _sides("size", values["size"], kind[1] in SHORTER_SIDE)
   crop = resized
+  if share := values.get("crop_pct"):  # PoolFormer's `size` is that of the crop.
+    resized = tuple(int(side / share) for side in resized)
   if values["do_center_crop"]:
     crop, _ = _sides("crop_size", values["crop_size"], False)
   elif keeps_aspect:

@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, bit, download, swin, torch, tree
+from vit_jax.checkpoints import adapt, bit, download, metaformer, swin, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -191,7 +191,7 @@ def _family(entry: registry.Entry) -> str:
   if "-distilled" in entry.name:
     return "distilled DeiT"
   names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
-  names |= {"bit": "BiT ResNet", "swin": "Swin"}
+  names |= {"bit": "BiT ResNet", "swin": "Swin", "metaformer": "MetaFormer"}
   return names.get(entry.family, entry.family)
 
 
@@ -201,7 +201,7 @@ def _alike(source: Source, family: str) -> list[str]:
     return [source.metadata["model"]]
   kernel = source.flat.get(adapt.first_of(adapt.PATCHES, source.flat))
   depth = len({match[2] for match in map(tree.LAYER.match, source.flat) if match})
-  sizes = [bit.sizes_of(source.flat), swin.sizes_of(source.flat)]
+  sizes = [names.sizes_of(source.flat) for names in (bit, swin, metaformer)]
   if kernel is not None and kernel.ndim == 4:
     patch, width = kernel.shape[0], kernel.shape[-1]
     sizes += [  # As ViTs call them, and Mixers.

@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoints import bit, huggingface, npz, swin, torch, torch_files, tree
+from vit_jax.checkpoints import bit, huggingface, metaformer, npz, swin, torch, torch_files, tree
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
-NUMERICS = ("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps")
+NUMERICS = (
+  *("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps"),
+  *("final_norm", "token_mixer"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +94,28 @@ SCHEMES = {
       "group_norm_eps": 1e-6,
     },
   ),
+  # Before timm's, whose sign is also a name of these files.
+  "poolformer": Scheme(
+    "PoolFormer's release",
+    re.compile(r"^network\.0\.0\.layer_scale_1$"),
+    lambda state, heads: torch.to_ours(tree.as_float32(state), metaformer.RELEASED_TO_OURS, heads),
+    metaformer.NUMERICS,
+  ),
   "timm": Scheme(
     "timm",
-    re.compile(r"^(patch_embed\.proj|stem\.proj|stages\.0\.blocks\.0\.downsample\.conv)\.weight$"),
+    re.compile(
+      r"^(patch_embed\.proj|stem\.proj|stages\.0\.blocks\.0\.downsample\.conv)\.weight$"
+      r"|^stages\.0\.blocks\.0\.layer_scale1\.scale$"
+    ),
     lambda state, heads: torch.from_timm(tree.as_float32(state), heads),
     torch.TIMM_NUMERICS,
   ),
   "hf": Scheme(
     "Hugging Face",
-    re.compile(r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$"),
+    re.compile(
+      r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$"
+      r"|(^|\.)encoder\.patch_embeddings\.0\.projection\.weight$"
+    ),
     lambda state, heads: torch.from_hf(tree.as_float32(state), heads),
     torch.HF_NUMERICS,
   ),
@@ -121,11 +137,18 @@ SCHEMES = {
     lambda flat, heads: (npz.to_linen(flat), []),
     bit.NUMERICS,
   ),
+  "metaformer": Scheme(
+    "our own MetaFormer",
+    re.compile(r"(^|/)input_embedding/kernel$"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    metaformer.NUMERICS,
+  ),
 }
 
 # Family, pattern of a name that only this family has (ours or timm's); the first that is found.
 FAMILIES = [
   ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
+  ("MetaFormer", re.compile(r"(^|/)stage_\d+_block_\d+/")),
   ("Swin", re.compile(r"relative_position_bias_table\b")),
   ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
   ("hybrid ViT", re.compile(r"(^|/)conv_root/kernel$|^patch_embed\.backbone\.")),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.checkpoints import bit, swin
+from vit_jax.checkpoints import bit, metaformer, swin
 from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.tables import (
   CONV,
@@ -184,6 +184,7 @@ TIMM_NUMERICS = {
   "layer_norm_eps": 1e-6,
   "weight_standardization": "timm",
   "group_norm_eps": 1e-5,
+  "final_norm": "after_pooling",
 }
 HF_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-12}
 TORCHVISION_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-6}
@@ -193,6 +194,7 @@ TORCHVISION_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-6}
 # that only such a file has: its table.
 TIMM_IMPORTS: Sequence[tuple[re.Pattern[str], Table]] = (
   (re.compile(r"^blocks\.\d+\.mlp_tokens\."), TIMM_MIXER_TO_OURS),
+  (re.compile(r"^stages\.\d+\.blocks\.\d+\.layer_scale1\."), metaformer.TIMM_TO_OURS),
   (re.compile(r"^stages\."), bit.TIMM_TO_OURS),
   (re.compile(""), TIMM),
 )
@@ -202,6 +204,7 @@ TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
   ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS, SAVE_NPZ),
   ("layers_0/", "timm's Swin", swin.TIMM_TO_OURS, SAVE_NPZ),
   ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS, TAKE_OUT),
+  ("input_embedding/", "timm's PoolFormer", metaformer.TIMM_TO_OURS, SAVE_NPZ),
   ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS, SAVE_NPZ),
   ("", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_ROOT_TO_OURS, SAVE_NPZ),
 )
@@ -229,8 +232,10 @@ def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
 
 def from_hf(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:
   """Hugging Face's names, old and new, with and without their prefix, as `to_ours`."""
-  bare = {re.sub(r"^(vit|deit)\.", "", name): tensor for name, tensor in state.items()}
-  return to_ours(renamed(bare, HF_NEW_NAMES), HF_TO_OURS + HF_DEIT_TO_OURS, heads)
+  bare = {re.sub(r"^(vit|deit|poolformer)\.", "", name): tensor for name, tensor in state.items()}
+  return to_ours(
+    renamed(bare, HF_NEW_NAMES), HF_TO_OURS + HF_DEIT_TO_OURS + metaformer.HF_TO_OURS, heads
+  )
 
 
 def to_hf(flat: Mapping[str, np.ndarray]) -> Flat:

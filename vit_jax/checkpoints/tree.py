@@ -163,7 +163,8 @@ def _folded(lines: Iterable[str]) -> list[str]:
   folded: dict[str, list[str]] = {}
   for line in lines:
     match = re.search(
-      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=/unit)|(?<=/blocks_)|(?<=\bblocks\.))\d+", line
+      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=/unit)|(?<=/blocks_)|(?<=\bblocks\.))\d+",
+      line,
     )
     key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
     folded.setdefault(key, []).extend([] if match is None else [match[0]])

@@ -23,6 +23,7 @@ NAMES = (
   (r"(?:Transformer/encoderblock|MixerBlock)(?:_(\d+))?/block", "blocks/{}"),
   (r"Transformer/encoderblock(?:_(\d+))?/.*/weights", "attention/{}"),
   (r"MAPHead_0/.*/weights", "attention/map"),
+  (r"stage_(\d+)_block_(\d+)/token_mixer/weights", "attention/{}/{}"),
 )
 
 
@@ -32,7 +33,7 @@ def _named(path: str, value: Array) -> dict[str, Array]:
       if "{}" not in name:
         return {name: value}
       if match[1] is not None:
-        return {name.format(match[1]): value}
+        return {name.format(*match.groups()): value}
       return {name.format(layer): value[layer] for layer in range(value.shape[0])}
   raise KeyError(f"models/features.py has no public name for the captured value {path!r}.")
 
@@ -58,7 +59,7 @@ def extract_features(
     images: [batch, height, width, channels] float32, preprocessed for the model.
     layers: names or shell patterns such as "blocks/*"; None takes all.
     attention: adds "attention/0"... [batch, heads, queries, keys] float32, which costs the memory
-      that the model otherwise never spends.
+      that the model otherwise never spends. Stages have "attention/2/0"..., by stage and block.
 
   Returns:
     "pre_logits" [batch, dim]: what the head sees (after `pre_logits`' tanh, where there is one).

@@ -195,7 +195,7 @@ class MetaFormer(nn.Module):
         (stride, stride),
         padding=((padding, padding), (padding, padding)),
         dtype=self.dtype,
-        name=f"embedding_{stage}",
+        name="input_embedding" if stage == 0 else f"embedding_{stage}",
       )(x)
       for index in range(depth):
         rate = next(rates) if self.drop_path_rate > 0 else None

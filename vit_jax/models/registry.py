@@ -19,6 +19,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.models.bit import BitResNet
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
+from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -182,6 +183,16 @@ SWIN_INPUT = InputSpec(
   antialias=True,
 )
 
+# Depths, widths, first LayerScale, and the crop of evaluation: Table 1 of arXiv:2111.11418, and
+# sail-sg/poolformer.
+POOLFORMERS = {
+  "PoolFormer-S12": ((2, 2, 6, 2), (64, 128, 320, 512), 1e-5, 0.9),
+  "PoolFormer-S24": ((4, 4, 12, 4), (64, 128, 320, 512), 1e-5, 0.9),
+  "PoolFormer-S36": ((6, 6, 18, 6), (64, 128, 320, 512), 1e-6, 0.9),
+  "PoolFormer-M36": ((6, 6, 18, 6), (96, 192, 384, 768), 1e-6, 0.95),
+  "PoolFormer-M48": ((8, 8, 24, 8), (96, 192, 384, 768), 1e-6, 0.95),
+}
+
 # Text towers: arXiv:1810.04805 (BERT), and the ancestor's configs/models.py.
 TEXT_TOWERS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
   "Bert-B": (BertTower, dict(hidden_size=768, num_layers=12, mlp_dim=3072, num_heads=12)),
@@ -239,6 +250,10 @@ def _entries() -> dict[str, Entry]:
   for name, (units, factor) in BITS.items():
     entries.append((name, "bit", BitResNet, dict(num_units=units, width_factor=factor)))
   inputs, texts = {}, {}
+  for name, (depths, widths, scale, crop) in POOLFORMERS.items():
+    config = dict(depths=depths, widths=widths, layer_scale_init=scale)
+    entries.append((name, "metaformer", MetaFormer, config))
+    inputs[name] = dataclasses.replace(SWIN_INPUT, crop=crop)
   for name, (size, patch, pixels) in {**DEITS, **DEIT3S}.items():
     config = dict(_vit_config(size), patch_size=patch, activation="gelu")
     inputs[name] = dataclasses.replace(DEIT_INPUT, image_size=pixels)

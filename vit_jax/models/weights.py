@@ -48,6 +48,7 @@ SOURCES = {
   "deit": "README of facebookresearch/deit",
   "swin": "arXiv:2103.14030, Table 1",
   "swin-readme": "README of microsoft/Swin-Transformer",
+  "poolformer": "README of sail-sg/poolformer",
   "lit": "model card lit.md of google-research/vision_transformer (zero-shot)",
 }
 
@@ -229,6 +230,16 @@ _SWIN = (  # name: tag, release, file, pixels, top-1, source
   ("Swin-L-384", "imagenet21k", "v1.0.0", "large_patch4_window12_384_22k", 384, None, None),
 )
 
+# PoolFormer (arXiv:2111.11418): the authors' files, and timm's, which it evaluates with its own
+# order of the last norm and pooling.
+_POOLFORMER = {  # name: MB, top-1 of the authors, of timm
+  "PoolFormer-S12": (48, 77.2, 77.234),
+  "PoolFormer-S24": (86, 80.3, 80.296),
+  "PoolFormer-S36": (123, 81.4, 81.43),
+  "PoolFormer-M36": (225, 82.1, 82.102),
+  "PoolFormer-M48": (294, 82.5, 82.482),
+}
+
 # LiT (arXiv:2111.07991): two towers without a classifier.
 _LIT = {  # name: MB, zero-shot top-1, source
   "LiT-B16B": (474, 72.1, "lit"),
@@ -303,6 +314,12 @@ def _rows() -> Iterator[tuple[str, Weights]]:
     classes = 21_841 if tag == "imagenet21k" else 1000
     url = f"{swin}/{release}/swin_{file}.pth"
     yield name, Weights(tag, url, size, classes, None, None, *facts)
+  for name, (size, theirs, timms) in _POOLFORMER.items():
+    file = name.lower().replace("-", "_")
+    url = f"https://github.com/sail-sg/poolformer/releases/download/v1.0/{file}.pth.tar"
+    yield name, Weights("v1.0", url, 224, 1000, None, size, theirs, "poolformer")
+    url = f"https://huggingface.co/timm/{file}.sail_in1k/resolve/main/model.safetensors"
+    yield name, Weights("timm", url, 224, 1000, None, size, timms, "timm")
   for name, facts in _LIT.items():
     yield name, Weights("lit", f"{bucket}/lit/{name}.npz", 224, None, None, *facts)
 
