@@ -190,6 +190,7 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
   "frozen, message",
   [
     ("nothing/", "config.frozen='nothing/' matches no parameter; .* paths are like img/.* and"),
+    ("head/", "config.frozen='head/' matches no parameter"),  # Paths are matched from the start.
     ("", "config.frozen='' matches all parameters"),
     ("img/(", r"config.frozen='img/\(' is no regular expression"),
   ],
