@@ -3,7 +3,7 @@
 """Swin's files: written and read back, adapted, and refused.
 
 That the names mean what they say is proved against timm and transformers in
-tests/parity/test_swin.py.
+tests/parity/test_timm_swin.py.
 """
 
 import re

@@ -20,6 +20,7 @@ from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.swin import SwinTransformer
+from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 
 # Stem units per stage (None: no stem), and a model of timm's that is built from them.
@@ -165,18 +166,23 @@ def _bit(model: BitResNet, image_size: tuple[int, int], channels: int) -> Any:
 
 def _swin(model: SwinTransformer, image_size: tuple[int, int], channels: int) -> Any:
   import torch
-  from timm.models import swin_transformer
+  from timm.models import swin_transformer, swin_transformer_v2
 
   if model.activation != "gelu":
     raise UserError(f"timm's Swin has no activation={model.activation!r}, only 'gelu'.")
   least = model.patch_size * 2 ** (len(model.depths) - 1) * (model.window_size - 1)
-  if min(image_size) <= least:
+  second = isinstance(model, SwinTransformerV2)
+  if min(image_size) <= least and not second:
     height, width = image_size
     raise UserError(
       f"timm's Swin has fewer position biases for images of {height}x{width}; compare with images "
       f"of more than {least} pixels a side."
     )
-  return swin_transformer.SwinTransformer(
+  make = swin_transformer.SwinTransformer
+  if second:
+    windows = tuple(model.trained_windows) or (0,) * len(model.depths)
+    make = functools.partial(swin_transformer_v2.SwinTransformerV2, pretrained_window_sizes=windows)
+  return make(
     img_size=image_size,
     patch_size=model.patch_size,
     in_chans=channels,
@@ -284,4 +290,5 @@ TIMM_BUILDERS = {
   BitResNet: _bit,
   MetaFormer: _metaformer,
   SwinTransformer: _swin,
+  SwinTransformerV2: _swin,
 }

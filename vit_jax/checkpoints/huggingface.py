@@ -26,7 +26,7 @@ _TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # Kind of model, and the epsilon of its norms where a config is silent.
 _KINDS = {
   **dict.fromkeys(("vit", "deit", "vit_mae", "bert"), 1e-12),
-  **dict.fromkeys(("swin", "poolformer"), 1e-5),
+  **dict.fromkeys(("swin", "swinv2", "poolformer"), 1e-5),
 }
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
@@ -70,6 +70,8 @@ def read_config(folder: Path) -> dict[str, Any]:
   if config["model_type"] != "bert":
     size = config.get("image_size", 224)
     metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
+  if any(windows := config.get("pretrained_window_sizes") or ()):  # Swin V2's.
+    metadata["trained_windows"] = list(windows)
   names = config.get("id2label") or {}
   labels = [names[key] for key in sorted(names, key=int)]
   # "LABEL_0", "LABEL_1", ... is what transformers writes where there are no names.

@@ -191,7 +191,7 @@ def _family(entry: registry.Entry) -> str:
   if "-distilled" in entry.name:
     return "distilled DeiT"
   names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
-  names |= {"bit": "BiT ResNet", "swin": "Swin", "metaformer": "MetaFormer"}
+  names |= {"bit": "BiT ResNet", "swin": "Swin", "swin_v2": "Swin V2", "metaformer": "MetaFormer"}
   return names.get(entry.family, entry.family)
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
 NUMERICS = (
   *("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps"),
-  *("final_norm", "token_mixer"),
+  *("final_norm", "token_mixer", "trained_windows"),
 )
 
 
@@ -149,6 +149,7 @@ SCHEMES = {
 FAMILIES = [
   ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
   ("MetaFormer", re.compile(r"(^|/)stage_\d+_block_\d+/")),
+  ("Swin V2", re.compile(r"(attn\.|attention(/|\.self\.))logit_scale$")),
   ("Swin", re.compile(r"relative_position_bias_table\b")),
   ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
   ("hybrid ViT", re.compile(r"(^|/)conv_root/kernel$|^patch_embed\.backbone\.")),

@@ -1,6 +1,9 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Names of Swin's parameters (arXiv:2103.14030): timm's, the original's and Hugging Face's."""
+"""Names of the parameters of Swin (arXiv:2103.14030) and of its second version (arXiv:2111.09883).
+
+Names that only one version has are read as such in any file, but written by a table a version.
+"""
 
 import collections
 import logging
@@ -13,7 +16,7 @@ import numpy as np
 
 from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.resample import resize_grid
-from vit_jax.checkpoints.tables import CONV, LINEAR, How, Table, dense, norm, to_ours
+from vit_jax.checkpoints.tables import CONV, COPY, LINEAR, How, Table, dense, norm, to_ours
 from vit_jax.checkpoints.tree import Flat, as_float32
 
 logger = logging.getLogger(__name__)
@@ -40,24 +43,29 @@ def _square(table: np.ndarray, parts: int, heads: int) -> list[np.ndarray]:
 _SPLIT = How(_split, lambda xs: np.concatenate([x.T for x in xs]))
 _OFFSETS = How(_square, lambda xs: xs[0].reshape(-1, xs[0].shape[-1]))
 
+_SCALE = How(lambda x, *_: [x.reshape(-1)], lambda xs: xs[0][:, None, None])  # [heads, 1, 1]
+
 _BLOCK = "layers_{i}/blocks_{j}/"
 _ATTENTION = _BLOCK + "attention/"
 _PARTS = ("query", "key", "value")
 _TABLE = "relative_position_bias_table"
 _THEIR_BLOCK = "layers.{i}.blocks.{j}."
 
+
+def _second(theirs: str, mlp: str) -> Table:
+  """What attention of the second version has: scales of the cosines, and the MLP of the biases."""
+  return [
+    (f"{theirs}.logit_scale", _ATTENTION + "logit_scale", _SCALE),
+    *dense(f"{theirs}.{mlp}.0", _ATTENTION + "position_mlp_0"),
+    (f"{theirs}.{mlp}.2.weight", _ATTENTION + "position_mlp_1/kernel", LINEAR),
+  ]
+
+
 _COMMON: Table = [
   *dense("patch_embed.proj", "embedding", CONV),
   *norm("patch_embed.norm", "embedding_norm"),
   *norm(_THEIR_BLOCK + "norm1", _BLOCK + "LayerNorm_0"),
-  *(
-    (
-      f"{_THEIR_BLOCK}attn.qkv.{leaf[0]}",
-      tuple(f"{_ATTENTION}{p}/{leaf[1]}" for p in _PARTS),
-      _SPLIT,
-    )
-    for leaf in (("weight", "kernel"), ("bias", "bias"))
-  ),
+  (f"{_THEIR_BLOCK}attn.qkv.weight", tuple(f"{_ATTENTION}{p}/kernel" for p in _PARTS), _SPLIT),
   (f"{_THEIR_BLOCK}attn.{_TABLE}", _ATTENTION + _TABLE, _OFFSETS),
   *dense(_THEIR_BLOCK + "attn.proj", _ATTENTION + "out"),
   *norm(_THEIR_BLOCK + "norm2", _BLOCK + "LayerNorm_1"),
@@ -74,13 +82,24 @@ def _merging(theirs: str, ours: str) -> Table:
   ]
 
 
+_BIASES = (f"{_THEIR_BLOCK}attn.qkv.bias", tuple(f"{_ATTENTION}{p}/bias" for p in _PARTS), _SPLIT)
+_V2: Table = [
+  *_second(_THEIR_BLOCK + "attn", "cpb_mlp"),
+  *((f"{_THEIR_BLOCK}attn.{p[0]}_bias", f"{_ATTENTION}{p}/bias", COPY) for p in ("query", "value")),
+]
 # timm merges patches where a stage begins, the original and Hugging Face where one ends.
-TIMM_TO_OURS: Table = [*_COMMON, *_merging("layers.{i}", "layers_{i}"), *dense("head.fc", "head")]
+_TIMM: Table = [*_COMMON, *_merging("layers.{i}", "layers_{i}"), *dense("head.fc", "head")]
+TIMM_TO_OURS: Table = [*_TIMM, _BIASES]
+TIMM_V2_TO_OURS: Table = [*_TIMM, *_V2]
 ORIGINAL_TO_OURS: Table = [
   *_COMMON,
+  _BIASES,
+  *_V2,
   *_merging("layers.{i}", "layers_{i+1}"),
   *dense("head", "head"),
 ]
+
+V2_SIGN = "layers_0/blocks_0/attention/logit_scale"  # A path that only its second version has.
 
 _HF_BLOCK = "encoder.layers.{i}.blocks.{j}."
 HF_TO_OURS: Table = [
@@ -89,6 +108,7 @@ HF_TO_OURS: Table = [
   *norm(_HF_BLOCK + "layernorm_before", _BLOCK + "LayerNorm_0"),
   *(row for p in _PARTS for row in dense(f"{_HF_BLOCK}attention.self.{p}", _ATTENTION + p)),
   (f"{_HF_BLOCK}attention.self.{_TABLE}", _ATTENTION + _TABLE, _OFFSETS),
+  *_second(_HF_BLOCK + "attention.self", "continuous_position_bias_mlp"),
   *dense(_HF_BLOCK + "attention.output.dense", _ATTENTION + "out"),
   *norm(_HF_BLOCK + "layernorm_after", _BLOCK + "LayerNorm_1"),
   *dense(_HF_BLOCK + "intermediate.dense", _BLOCK + "MlpBlock_0/Dense_0"),
@@ -120,12 +140,13 @@ def from_timm(state: Mapping[str, Any]) -> tuple[Flat, list[str]]:
   """timm's names, or the original's, as `tables.to_ours`."""
   # A first stage that merges patches does so at its end.
   original = "layers.0.downsample.reduction.weight" in state
-  return to_ours(_parameters(state), ORIGINAL_TO_OURS if original else TIMM_TO_OURS, heads=1)
+  table = ORIGINAL_TO_OURS if original else TIMM_TO_OURS + _V2
+  return to_ours(_parameters(state), table, heads=1)
 
 
 def from_hf(state: Mapping[str, Any]) -> tuple[Flat, list[str]]:
   """Hugging Face's names, old and new, with and without their prefix, as `tables.to_ours`."""
-  bare = {re.sub(r"^swin\.", "", name): x for name, x in _parameters(state).items()}
+  bare = {re.sub(r"^swin(v2)?\.", "", name): x for name, x in _parameters(state).items()}
   return to_ours(renamed(bare, _HF_NEW_NAMES), HF_TO_OURS, heads=1)
 
 
@@ -159,12 +180,12 @@ def sizes_of(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
   blocks = [
     match[1] for path in flat if (match := re.match(r"(layers_\d+)/blocks_\d+/LayerNorm_0/s", path))
   ]
-  table = flat.get(f"layers_0/blocks_0/attention/{_TABLE}")
-  if table is None or "embedding/kernel" not in flat:
+  if not blocks or "embedding/kernel" not in flat:
     return {}
   depths = collections.Counter(blocks)
-  return {
+  sizes = {
     "embed_dim": flat["embedding/kernel"].shape[-1],
     "depths": tuple(depths[stage] for stage in sorted(depths)),
-    "window_size": table.shape[0] // 2 + 1,
   }
+  table = flat.get(f"layers_0/blocks_0/attention/{_TABLE}")
+  return sizes if table is None else {**sizes, "window_size": table.shape[0] // 2 + 1}

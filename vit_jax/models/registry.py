@@ -22,6 +22,7 @@ from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.swin import SwinTransformer
+from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
 from vit_jax.models.weights import AUGREG, WEIGHTS, Weights, augreg_name
 
@@ -175,6 +176,15 @@ SWINS = {
   "Swin-L": (192, 18, 7, 224, 0.9),
   "Swin-L-384": (192, 18, 12, 384, 1.0),
 }
+# Width of the first stage, blocks of the third, and window: arXiv:2111.09883, all at 256 pixels.
+SWIN_V2S = {
+  "SwinV2-T-w8": (96, 6, 8),
+  "SwinV2-T-w16": (96, 6, 16),
+  "SwinV2-S-w8": (96, 18, 8),
+  "SwinV2-S-w16": (96, 18, 16),
+  "SwinV2-B-w8": (128, 18, 8),
+  "SwinV2-B-w16": (128, 18, 16),
+}
 SWIN_INPUT = InputSpec(
   mean=(0.485, 0.456, 0.406),
   std=(0.229, 0.224, 0.225),
@@ -268,6 +278,10 @@ def _entries() -> dict[str, Entry]:
     config = dict(embed_dim=width, depths=(2, 2, blocks, 2), window_size=window)
     entries.append((name, "swin", SwinTransformer, config))
     inputs[name] = dataclasses.replace(SWIN_INPUT, image_size=pixels, crop=crop)
+  for name, (width, blocks, window) in SWIN_V2S.items():
+    config = dict(embed_dim=width, depths=(2, 2, blocks, 2), window_size=window)
+    entries.append((name, "swin_v2", SwinTransformerV2, config))
+    inputs[name] = dataclasses.replace(SWIN_INPUT, image_size=256, crop=0.9)
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
     img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)

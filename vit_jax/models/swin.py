@@ -282,12 +282,16 @@ class SwinTransformer(nn.Module):
   head_zeroinit: bool = True
   dtype: Dtype = jnp.float32
 
-  Attention = WindowAttention
   res_post_norm = False
 
   def pixels_per_token(self) -> Size:
     """Height and width of a token of the first stage in pixels of the image."""
     return (self.patch_size, self.patch_size)
+
+  def attention(self, stage: int) -> Callable[..., nn.Module]:
+    """Makes the attention of a stage's blocks."""
+    del stage
+    return functools.partial(WindowAttention, self.head_dim, self.window_size, self.dtype)
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
@@ -306,17 +310,16 @@ class SwinTransformer(nn.Module):
     common = dict(
       res_post_norm=self.res_post_norm, layer_norm_eps=self.layer_norm_eps, dtype=self.dtype
     )
-    attention = functools.partial(self.Attention, self.head_dim, self.window_size, self.dtype)
-    block = functools.partial(
-      SwinBlock,
-      attention,
-      self.window_size,
-      mlp_ratio=self.mlp_ratio,
-      activation=self.activation,
-      **common,
-    )
     rates = np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist()
     for stage, depth in enumerate(self.depths):
+      block = functools.partial(
+        SwinBlock,
+        self.attention(stage),
+        self.window_size,
+        mlp_ratio=self.mlp_ratio,
+        activation=self.activation,
+        **common,
+      )
       x = SwinStage(
         tuple(functools.partial(block, shifted=number % 2 == 1) for number in range(depth)),
         tuple(rates.pop(0) if self.drop_path_rate > 0 else None for _ in range(depth)),

@@ -240,6 +240,13 @@ _POOLFORMER = {  # name: MB, top-1 of the authors, of timm
   "PoolFormer-M48": (294, 82.5, 82.482),
 }
 
+# Swin V2 (arXiv:2111.09883), trained on ImageNet alone, with windows of 8 and of 16.
+_SWIN_V2 = {  # name: size in the file's name, top-1 with either window
+  "SwinV2-T": ("tiny", 81.8, 82.8),
+  "SwinV2-S": ("small", 83.7, 84.1),
+  "SwinV2-B": ("base", 84.2, 84.6),
+}
+
 # LiT (arXiv:2111.07991): two towers without a classifier.
 _LIT = {  # name: MB, zero-shot top-1, source
   "LiT-B16B": (474, 72.1, "lit"),
@@ -314,6 +321,11 @@ def _rows() -> Iterator[tuple[str, Weights]]:
     classes = 21_841 if tag == "imagenet21k" else 1000
     url = f"{swin}/{release}/swin_{file}.pth"
     yield name, Weights(tag, url, size, classes, None, None, *facts)
+  for name, (size, *accuracies) in _SWIN_V2.items():
+    for window, accuracy in zip((8, 16), accuracies, strict=True):
+      url = f"{swin}/v2.0.0/swinv2_{size}_patch4_window{window}_256.pth"
+      facts = dict(accuracy=accuracy, source="swin-readme")
+      yield f"{name}-w{window}", Weights("imagenet1k", url, 256, **facts)
   for name, (size, theirs, timms) in _POOLFORMER.items():
     file = name.lower().replace("-", "_")
     url = f"https://github.com/sail-sg/poolformer/releases/download/v1.0/{file}.pth.tar"
