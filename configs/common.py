@@ -8,6 +8,7 @@ error before its first step. Optional values are placeholders, so that they can 
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import ml_collections
 from ml_collections import config_dict
@@ -37,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.pp.eval_resize = "squash"  # The ancestor's; "resize_crop" is timm's.
   config.pp.interpolation = config_dict.placeholder(str)
   config.pp.antialias = config_dict.placeholder(bool)
+  config.pp.mean = config_dict.placeholder(tuple)  # Of pixels in [0, 1]; None: the model's.
+  config.pp.std = config_dict.placeholder(tuple)
 
   # One source of weights at most; none of them set means from scratch.
   config.pretrained_dir = config_dict.placeholder(str)  # Holds NAME.npz for model NAME.
@@ -120,47 +123,47 @@ def short_name(name: str) -> str:
 def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
   """All fields of a model, so that each can be set as --config.model.FIELD=VALUE.
 
-  Those that the registry leaves open are placeholders: None follows the weights' own file (its
-  activation, say), then the module's default.
+  Those that are not overridden are placeholders: None follows the weights' own file (its
+  activation, say), then the registry's row for the name, whichever name is set.
   """
   entry = registry.get_entry(name)
   config = ml_collections.ConfigDict({"name": entry.name})
-  fields = {**entry.config, **overrides}
   if entry.text:
     for tower in ("img", "txt"):
-      given = registry.tower_config(entry.config[tower], overrides.get(tower, {}))
-      config[tower] = _tower_config(given)
-  _add_fields(config, entry.module, fields)
+      config[tower] = _tower_config(entry.config[tower], overrides.get(tower, {}))
+  _add_fields(config, entry.module, entry.config, overrides)
   return config
 
 
 # What fields hold whose default does not tell: None, or a type.
-_KINDS = {"dtype": str, "representation_size": int, "bias_init": float}
+_KINDS = {"dtype": str, "representation_size": int, "bias_init": float, "layer_scale_init": float}
 
 
-def _add_fields(config: ml_collections.ConfigDict, module: type, given: dict) -> None:
-  """Adds the fields of a module; the classes come from the data set, unless they are given."""
+def _add_fields(
+  config: ml_collections.ConfigDict, module: type, usual: Mapping, given: Mapping
+) -> None:
+  """Adds the fields of a module; the classes come from the data set, unless a row has them."""
   for field in dataclasses.fields(module):
     if field.name in ("parent", "name") or field.name in config:
       continue
-    if field.name == "num_classes" and "num_classes" not in given:
+    if field.name == "num_classes" and "num_classes" not in usual:
       continue
     config[field.name] = given.get(field.name)
     if config[field.name] is None:
-      kind = _KINDS.get(field.name, type(field.default))
+      kind = _KINDS.get(field.name, type(usual.get(field.name, field.default)))
       config[field.name] = config_dict.placeholder(kind)
 
 
-def _tower_config(fields: dict) -> ml_collections.ConfigDict:
+def _tower_config(usual: Mapping, given: Mapping) -> ml_collections.ConfigDict:
   """All fields of a tower. `num_classes` is the width of its embedding, 0 for that of a token."""
-  name = fields["name"]
+  name = given.get("name", usual["name"])
   if name in registry.TEXT_TOWERS:
     module, config = registry.TEXT_TOWERS[name]
   else:
     entry = registry.get_entry(name)
     module, config = entry.module, entry.config
-  tower = ml_collections.ConfigDict({"name": name})
-  _add_fields(tower, module, {**config, **fields})
+  tower = ml_collections.ConfigDict({"name": given.get("name") or config_dict.placeholder(str)})
+  _add_fields(tower, module, {**config, **usual}, given)
   return tower
 
 

@@ -25,7 +25,7 @@ def config(**changes: Any) -> ml_collections.ConfigDict:
   small = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
   keys.model.update(img=dict(small, stem_width=32), txt=dict(small, num_classes=16))
   keys.update(total_steps=12, warmup_steps=2, batch=32, batch_eval=128, baseline=None)
-  keys.update(eval_every=4, checkpoint_every=3, progress_every=2)
+  keys.update(eval_every=4, checkpoint_every=3, progress_every=2, frozen=None)
   keys.update(changes)
   return keys
 

@@ -22,10 +22,10 @@ from vit_jax.checkpoints.lit import load_towers
 from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
-from vit_jax.checkpoints.saving import save_checkpoint
+from vit_jax.checkpoints.saving import describe, save_checkpoint
 from vit_jax.checkpoints.tree import stack_layers
 from vit_jax.errors import UserError
-from vit_jax.models.registry import create_model
+from vit_jax.models.registry import create_model, list_models
 
 NAME = "LiT-B16B_2"
 SMALL = dict(num_layers=2, hidden_size=16, num_heads=2, mlp_dim=32)
@@ -227,6 +227,13 @@ def test_a_second_position_embedding_is_added(files, tmp_path):
   assert "1 extra: Encoder_0/pos_embedding (1, 5, 16)" in refused(file, img=VIT, txt=TEXT)
 
 
+def test_a_bias_that_the_file_lacks_begins_where_it_is_told(files):
+  path, variables, _ = files["Text"]
+  model, restored = from_pretrained(NAME, path, bias_init=-10.0)
+  assert model.bias_init == -10.0 and restored["params"]["b"] == np.float32(-10)
+  np.testing.assert_array_equal(restored["params"]["t"], variables["params"]["t"])
+
+
 def test_a_bias_in_the_file_is_one_in_the_model(files, tmp_path):
   file = write(tmp_path / "x.npz", {**files["Text"][2], "b": np.array([-9.5], np.float32)})
   model, restored = from_pretrained(NAME, file, img=VIT, txt=TEXT)
@@ -274,6 +281,18 @@ def test_the_image_tower_loads_alone(files):
   alone = model.apply(restored, images())
   alone /= np.linalg.norm(alone, axis=1, keepdims=True)
   np.testing.assert_allclose(alone, both, rtol=1e-5, atol=1e-6)
+
+
+def test_the_image_tower_alone_keeps_its_numerics(tmp_path):
+  numerics = dict(activation="gelu", layer_norm_eps=1e-12)
+  save_checkpoint(tmp_path / "x.npz", *lit(img={**VIT, **numerics}, txt=BERT))
+  model, _ = from_pretrained("ViT-Ti_16", tmp_path / "x.npz", **IMAGE)
+  assert {key: getattr(model, key) for key in numerics} == numerics
+
+
+@pytest.mark.parametrize("name", list_models("LiT-*"))
+def test_files_say_which_model_they_are_of(name):
+  assert describe(create_model(name, img={"dropout_rate": 0.1}))["model"] == name
 
 
 # Towers from files of their own.
@@ -566,3 +585,12 @@ def test_convert_keeps_parameters_and_what_is_told_about_them(kind, tmp_path):
   assert first.read_bytes() == again.read_bytes()
   with pytest.raises(UserError, match="neither timm nor transformers"):
     convert.convert(first, tmp_path / "x.safetensors", NAME)
+
+
+def test_numerics_of_the_towers_row_are_kept_too(tmp_path):
+  # DeiT's row has another activation than the official npz stands for.
+  save_checkpoint(tmp_path / "lit.npz", *lit(img={**VIT, "name": "DeiT-Ti_16"}))
+  alone, _ = from_pretrained("DeiT-Ti_16", tmp_path / "lit.npz", **IMAGE)
+  assert alone.activation == "gelu"
+  again, _ = from_pretrained(NAME, tmp_path / "lit.npz")
+  assert again.img.activation == "gelu"

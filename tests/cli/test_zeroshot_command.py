@@ -132,7 +132,10 @@ def test_digits_of_a_file(said):
       f"zeroshot --model={NAME} --checkpoint=lit.npz --vocabulary=ten.txt --dataset=digits",
       "tokenizer 'bytes' has no vocabulary; leave out ten.txt",
     ),
-    ("zeroshot --workdir=run --vocabulary=ten.txt --images images", "a run has its own"),
+    (
+      "zeroshot --workdir=run --vocabulary=ten.txt --images images",
+      "tokenizer 'bytes' has no vocabulary; leave out ten.txt",
+    ),
     ("zeroshot --workdir=run --images none.png", "no image, folder or pattern match at none.png"),
     ("zeroshot --workdir=images --images images", "images is not the workdir of a training run"),
     ("zeroshot --workdir=run --dataset=none", "there is no dataset 'none'"),

@@ -99,3 +99,26 @@ def test_too_few_to_divide(tmp_path):
   write(tmp_path, rows(2))
   with pytest.raises(UserError, match="only 2 images"):
     sources.open_dataset(tmp_path)
+
+
+def test_other_metadata_beside_classes_is_not_ours(tmp_path):
+  for name in ("cat", "dog"):
+    (tmp_path / name).mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name / "0.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name / "1.png")
+  (tmp_path / "metadata.csv").write_text("id,label\n0,cat\n")
+  assert sources.open_dataset(tmp_path).class_names == ("cat", "dog")
+
+
+def test_what_a_spreadsheet_writes_is_read(tmp_path):
+  write(tmp_path / "train", rows(2))
+  (tmp_path / "train" / "metadata.jsonl").unlink()
+  table = tmp_path / "train" / "metadata.csv"
+  table.write_text("file_name,text\n0.png,für\n1.png,b\n", encoding="utf-8-sig")
+  assert sources.open_dataset(tmp_path).tables["train"].texts[0] == ["für"]
+  table.write_text("file_name,text\n0.png,für\n", encoding="latin-1")
+  with pytest.raises(UserError, match="write it as UTF-8"):
+    sources.open_dataset(tmp_path)
+  table.write_text(f"file_name,text\n{tmp_path / 'train' / '0.png'},a\n")
+  with pytest.raises(UserError, match="names are relative"):
+    sources.open_dataset(tmp_path)

@@ -213,3 +213,12 @@ def test_mistakes_in_words_are_found_before_weights_are_fetched(
     zeroshot.from_checkpoint(NAME, **{"vocabulary": str(vocabulary), **options})
   with pytest.raises(UserError, match=r"LiT-B16B_2.npz is not in the cache"):
     zeroshot.from_checkpoint(NAME, vocabulary=str(vocabulary), class_names=["cat"])
+
+
+@pytest.mark.parametrize(
+  "names, message",
+  [(("C++", "C", "D"), "'C\\+\\+' and 'C' are one"), (("plus", "+"), "'\\+' is empty")],
+)
+def test_classes_that_become_the_same_prompts_are_refused(names, message):
+  with pytest.raises(UserError, match=message):
+    zeroshot.make_prompts(ByteTokenizer(None, 16), names)

@@ -256,6 +256,10 @@ CHANGES = {
   "Mixer": dict(img=OTHERS["Mixer"], txt=TEXT),
   "BiT": dict(img=OTHERS["BiT"], txt=TEXT),
   "numerics": dict(img=dict(activation="gelu", layer_norm_eps=1e-12), txt=dict(activation="gelu")),
+  "what the row of a LiT sets": dict(
+    img=dict(num_classes=1000, dropout_rate=0.1, head_zeroinit=True),
+    txt=dict(num_classes=768, max_len=9),
+  ),
   "beside the towers": dict(bias_init=-10.0, temperature_init=2.0),
   "scan": dict(img=dict(scan_layers=True, remat="dots"), txt=dict(TEXT, scan_layers=True)),
 }
@@ -315,3 +319,21 @@ def test_texts_of_another_length_are_refused():
     noisy(bert, tokens(7))
   variables = noisy(bert, tokens())
   assert run(bert, variables, tokens(3)).shape == (4, 16)
+
+
+@pytest.mark.parametrize(
+  "name, towers",
+  [  # Each says of a tower what its own row has and LiT's has not.
+    ("LiT-L16Ti", dict(img={"name": "ViT-B_16"}, txt={"num_classes": 768})),
+    ("LiT-L16L", dict(img={"dropout_rate": 0.1})),
+    ("LiT-B16B", dict(img={"head_zeroinit": True})),
+    ("LiT-B16B_2", dict(img={"name": "ViT-L_16"}, txt={"name": "Bert-L"})),
+    ("LiT-B16B", dict(img={"name": "BiT-R50x1"})),
+  ],
+)
+def test_fields_that_are_a_towers_own_default_are_said_too(name, towers):
+  model = create_model(name, **towers)
+  fields = json.loads(json.dumps(fields_of(model, create_model(name))))
+  assert create_model(name, **fields) == model
+  if "name" in towers["img"] and hasattr(model.img, "dropout_rate"):
+    assert model.img.dropout_rate == 0.0  # Another tower is as locked as the row's.

@@ -149,7 +149,8 @@ def plan_of(**changes):
 
 def test_what_is_frozen_stays_and_the_rest_learns():
   # Weight decay and momentum would move parameters without a gradient too.
-  plan = plan_of(frozen="img/", warmup_steps=0, optim=dict(name="adamw", weight_decay=0.5))
+  optimizer = dict(name="adamw", weight_decay=0.5)
+  plan = plan_of(frozen="img/", init=dict(img="a.npz"), warmup_steps=0, optim=optimizer)
   state, step = setup(lit(), optim.make_optimizer(plan), frozen="img/")
   before = tiny.leaves(state.params)
   frozen = {path for path in before if path.startswith("['img']")}
@@ -192,7 +193,7 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
     ("nothing/", "config.frozen='nothing/' matches no parameter; .* paths are like img/.* and"),
     ("head/", "config.frozen='head/' matches no parameter"),  # Paths are matched from the start.
     ("", "config.frozen='' matches all parameters"),
-    ("img/(", r"config.frozen='img/\(' is no regular expression"),
+    ("txt/(", r"config.frozen='txt/\(' is no regular expression"),
   ],
 )
 def test_a_pattern_of_all_or_nothing_is_refused(tmp_path, frozen, message):
@@ -219,6 +220,15 @@ def assert_one_sentence(caught):
     (dict(mixup=0.4), "mixup=0.4 does not go with a contrastive loss"),
     (dict(contrastive_loss="hinge"), "contrastive_loss='hinge' is not 'softmax' or 'sigmoid'"),
     (dict(text=dict(templats=("{}",))), "config.text.templats .*'templates'"),
+    (dict(text=dict(tokenizer="bert")), "tokenizer='bert' does not go with TextTransformer"),
+    (dict(frozen="img/"), "locks an image tower that nothing has trained; .*config.init.img"),
+    (dict(contrastive_loss="sigmoid"), "'sigmoid' needs config.model.bias_init"),
+    (dict(model=dict(bias_init=-10.0)), "bias_init=-10.0 has no effect on the softmax loss"),
+    (dict(model=dict(temperature_init=0.0)), "temperature_init=0.0 should be positive"),
+    (
+      dict(model=dict(temperature_init=2.0), checkpoint="a.npz"),
+      "temperature_init=2.0 has no effect: the checkpoint has its own",
+    ),
     (dict(text=dict(max_len=16)), "text.max_len=16 is not that of the text tower, 24"),
     (dict(init=dict(image="a.npz")), "config.init.image is not a known key"),
     (dict(init=dict(txt="bert"), checkpoint="a.npz"), "config.init and config.checkpoint"),
@@ -256,8 +266,8 @@ def test_what_needs_two_towers_is_refused_without(changes, message):
     (dict(text=dict(tokenizer="byte")), "tokenizer 'byte' is unknown; did you mean 'bytes'"),
     (dict(text=dict(vocabulary=__file__)), "tokenizer 'bytes' has no vocabulary"),
     (
-      dict(model=dict(name="LiT-L16Ti"), text=dict(tokenizer="bert")),
-      "tokenizer 'bert' needs a vocabulary file",
+      dict(text=dict(tokenizer="sentencepiece")),
+      "tokenizer 'sentencepiece' needs a vocabulary file",
     ),
     (dict(model=dict(txt=dict(num_classes=8))), "16 dimensions and the text tower in 8"),
     (dict(model=dict(txt=dict(vocab_size=100))), "259 tokens, .*text tower.* 100"),

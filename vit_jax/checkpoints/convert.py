@@ -59,6 +59,8 @@ def convert(
   """
   saving.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
   if registry.get_entry(name).text:
+    if scheme not in (None, "official"):
+      raise UserError(f"a file of two towers has the official names only, not --from={scheme}.")
     metadata = reading.read_metadata(download.fetch(source))
     model, variables = pretrained.from_pretrained(name, source, **overrides)
   else:

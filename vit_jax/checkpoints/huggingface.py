@@ -67,7 +67,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     "activation": ACTIVATIONS[activation],
     "layer_norm_eps": config.get("layer_norm_eps", _KINDS[config["model_type"]]),
   }
-  if config["model_type"] != "bert":
+  if config["model_type"] == "bert":
+    if config.get("position_embedding_type", "absolute") != "absolute":
+      raise UserError(
+        f"{folder / CONFIG} has position_embedding_type={config['position_embedding_type']!r}; "
+        "only 'absolute' is known."
+      )
+    metadata["num_heads"] = config.get("num_attention_heads", 12)
+  else:
     size = config.get("image_size", 224)
     metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
   if any(windows := config.get("pretrained_window_sizes") or ()):  # Swin V2's.

@@ -150,6 +150,9 @@ def from_pretrained(
   }
   others = {k: v for k, v in {**stored, **overrides}.items() if k not in parts}
   others.setdefault("bias_init", 0.0 if "b" in beside else None)
+  if others["bias_init"] is not None and "b" not in beside:
+    logger.info("Initialised b, which the file lacks, at %s.", others["bias_init"])
+    beside["b"] = np.full(1, others["bias_init"], np.float32)
 
   img, variables = _image_tower(
     fields["img"], parts["img"], f"img/ of {path}", metadata, image_options
@@ -203,8 +206,9 @@ def load_towers(
   if files.get("img"):
     given = {k: v for k, v in fields["img"].items() if k not in ("name", "num_classes")}
     source = files["img"]
-    if source in registry.MODELS:
-      if source != fields["img"]["name"]:
+    named = _model_name(source)
+    if named:
+      if named != fields["img"]["name"]:
         raise UserError(
           f"the image tower is a {fields['img']['name']}, but init.img={source} is another model; "
           f"pass init.img={fields['img']['name']} or a file."
@@ -219,15 +223,31 @@ def load_towers(
   if files.get("txt"):
     path = download.fetch(files["txt"])
     arrays, metadata = reading.read_arrays(path)
+    heads = metadata.get("num_heads", fields["txt"].get("num_heads"))
     told = {k: metadata[k] for k in HF_BERT_NUMERICS if k in metadata}
     numerics = {**HF_BERT_NUMERICS, **told} if _is_hf(arrays) else {}
     txt = registry.create_text_tower(**{**numerics, **fields["txt"]})
+    if heads not in (None, txt.num_heads):
+      raise UserError(
+        f"{path} has {heads} attention heads, but the text tower {txt.num_heads}; "
+        f"set txt.num_heads={heads}."
+      )
     flat, unknown = _text_names(arrays, txt)
     _require(txt.clone(num_classes=0), flat, str(path), unknown)
     towers["txt"] = txt
     found["txt"] = tree.to_tree(dict(flat), scanned=tree.is_scanned(txt))
   model = registry.create_model(name, **{**overrides, **towers})
   return model, {"params": _completed(model, found, images, seed)}
+
+
+def _model_name(source: str) -> str | None:
+  """The model that a name means; None for a file or an address."""
+  if os.path.exists(source) or download.is_address(source):
+    return None
+  try:
+    return registry.resolve_name(source)
+  except UserError:
+    return None
 
 
 def _completed(model: nn.Module, found: Mapping[str, Any], images: jax.Array, seed: int) -> Any:
@@ -289,7 +309,7 @@ def _image_tower(
 ) -> tuple[nn.Module, dict[str, Any]]:
   given = {k: v for k, v in fields.items() if k not in ("name", "num_classes")}
   heads = getattr(registry.create_model(fields["name"], **given), "num_heads", 1)
-  about = {k: metadata[k] for k in ("image_size",) if k in metadata}
+  about = reading.image_metadata(metadata)
   source = reading.as_source(arrays, about, origin, heads=heads)
   img, variables = pretrained.from_pretrained(fields["name"], source, **options, **given)
   if img.num_classes != fields["num_classes"]:

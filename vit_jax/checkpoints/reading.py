@@ -17,6 +17,7 @@ from typing import Any
 from vit_jax.checkpoints import bit, huggingface, metaformer, npz, swin, torch, torch_files, tree
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
+from vit_jax.models import registry
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,23 @@ def scheme_of(names: Iterable[str]) -> str | None:
   return next((k for k, s in SCHEMES.items() if any(map(s.sign.search, names))), None)
 
 
+# The image tower in a file of two; see npz.PREFIXES.
+_IMAGE_TOWER = re.compile(r"(opt/target/)?(params/)?img/")
+
+
+def image_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+  """What metadata of two towers says of the image tower alone."""
+  about = {key: metadata[key] for key in ("image_size", "input") if key in metadata}
+  tower = metadata.get("config", {}).get("img") or metadata.get("fields", {}).get("img")
+  if not tower:
+    return about
+  model = registry.create_model(**tower)  # Its numerics may be those of its row, and go unsaid.
+  numerics = {field: getattr(model, field) for field in NUMERICS if hasattr(model, field)}
+  heads = ("name", "num_classes", "head_zeroinit", *NUMERICS)
+  fields = {key: value for key, value in tower.items() if key not in heads}
+  return {**about, "model": tower["name"], "fields": fields, **numerics}
+
+
 def _container(path: Path) -> str:
   """Which kind a path is: "run" or "folder" (directories), "npz", "safetensors" or "pickled"."""
   if path.is_dir():
@@ -276,6 +294,8 @@ def as_source(
   arrays: Mapping[str, Any], metadata: Mapping[str, Any], origin: str, *, heads: int
 ) -> Source:
   """Brings the names of arrays to ours; see `read_source`. `origin` is what messages call them."""
+  if any(map(_IMAGE_TOWER.match, arrays)):
+    metadata = image_metadata(metadata)
   scheme = scheme_of(arrays)
   beside = [name for name in arrays if torch.BESIDE.search(name)]
   if beside:

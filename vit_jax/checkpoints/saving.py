@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`save_checkpoint`: a model's parameters, with all that is needed to read them back the same."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,10 @@ def save_checkpoint(
   if "input" not in described:
     settings = preprocessing.of_registry(described["model"], described.get("image_size"))
     described["input"] = preprocessing.to_metadata(settings)
+  if isinstance(model, TwoTowers) and "text" not in described and described["model"]:
+    usual = registry.create_model(described["model"]).txt
+    if (usual.vocab_size, usual.max_len) == (model.txt.vocab_size, model.txt.max_len):
+      described["text"] = dataclasses.asdict(registry.get_entry(described["model"]).text)
   if format == "npz":
     to_released = next(
       convert for start, convert in TO_RELEASED if any(path.startswith(start) for path in flat)
@@ -155,9 +160,13 @@ def _is_plain(value: Any) -> bool:
 def _is_built_from(model: nn.Module, entry: registry.Entry) -> bool:
   if type(model) is not entry.module:
     return False
-  fields = registry.fields_of(model)
+  return _holds(registry.fields_of(model), entry.config)
+
+
+def _holds(fields: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+  """Whether fields, and those of towers, are as the registry has them; dropout does not count."""
   return all(
-    value["name"] == fields[key]["name"] if isinstance(value, dict) else value == fields[key]
-    for key, value in entry.config.items()
+    _holds(fields[key], value) if isinstance(value, dict) else value == fields[key]
+    for key, value in config.items()
     if "dropout" not in key
   )

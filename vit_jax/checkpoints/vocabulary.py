@@ -43,5 +43,12 @@ def _spec(source: str | os.PathLike) -> registry.TextSpec:
 
 def with_default(path: str | os.PathLike | None, name: str) -> registry.TextSpec:
   """What a checkpoint tells of its tokenizer, or else the registry for the model's name."""
-  stored = reading.read_metadata(path).get("text") if path else None
-  return registry.TextSpec(**stored) if stored else _spec(name)
+  metadata = reading.read_metadata(path) if path else {}
+  if stored := metadata.get("text"):
+    return registry.TextSpec(**stored)
+  if metadata:  # A file of ours, whose text tower is not the registry's.
+    raise UserError(
+      f"{path} does not tell its tokenizer; save it with "
+      'metadata={"text": {"tokenizer": ..., "vocabulary": ..., "max_len": ...}}.'
+    )
+  return _spec(name)

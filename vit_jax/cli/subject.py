@@ -47,13 +47,17 @@ def load(arguments: argparse.Namespace, known_classes: Sequence[str] = ()) -> Cl
   read = lambda path: zeroshot.read_lines(path) if path else None
   classes, templates = read(arguments.classes), read(arguments.templates)
   if arguments.workdir:
-    if arguments.checkpoint or arguments.image_size or arguments.vocabulary:
-      raise UserError(
-        "--checkpoint, --image_size and --vocabulary go with --model; a run has its own."
-      )
+    if arguments.checkpoint or arguments.image_size:
+      raise UserError("--checkpoint and --image_size go with --model; a run has its own.")
     if zeroshot.is_two_towers(arguments.workdir):
+      others = not classes and known_classes not in ((), zeroshot.classes_of(arguments.workdir))
       return zeroshot.from_run(
-        arguments.workdir, arguments.which, class_names=classes, templates=templates
+        arguments.workdir,
+        arguments.which,
+        class_names=known_classes if others else classes,
+        templates=templates,
+        vocabulary=arguments.vocabulary,
+        named=others,
       )
     what = f"the run in {arguments.workdir}"
   else:

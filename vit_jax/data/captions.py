@@ -10,6 +10,7 @@ texts has a list of them in JSON, or several lines.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import pathlib
@@ -43,7 +44,21 @@ class CaptionedSource(FileSource):
 def has_captions(path: str | os.PathLike[str]) -> bool:
   """Whether a folder, or one of its splits, has texts for its images."""
   root = pathlib.Path(path)
-  return any((folder / name).is_file() for folder in (root, *_splits(root)) for name in FILES)
+  return bool(_file_of(root) or _splits(root))
+
+
+def _file_of(folder: pathlib.Path) -> pathlib.Path | None:
+  """The file with the texts; one without these columns, which classes may have, is none."""
+  for name in FILES:
+    path = folder / name
+    if not path.is_file():
+      continue
+    if name.endswith(".csv"):
+      with open(path, encoding="utf-8-sig", errors="replace") as file:
+        if not {"file_name", "text"} <= {*file.readline().strip().split(",")}:
+          continue
+    return path
+  return None
 
 
 def open_captions(path: str | os.PathLike[str]) -> Dataset:
@@ -69,9 +84,7 @@ def _splits(root: pathlib.Path) -> list[pathlib.Path]:
   return [
     folder
     for folder in sorted(root.iterdir())
-    if folder.is_dir()
-    and folder.name.lower() in SPLITS
-    and any((folder / name).is_file() for name in FILES)
+    if folder.is_dir() and folder.name.lower() in SPLITS and _file_of(folder)
   ]
 
 
@@ -90,35 +103,41 @@ def _divided(source: CaptionedSource, *fractions: float) -> list[CaptionedSource
 
 def _read(root: pathlib.Path, folder: pathlib.Path) -> CaptionedSource:
   texts: dict[str, list[str]] = {}
-  path = next(folder / name for name in FILES if (folder / name).is_file())
+  path = _file_of(folder)
   for number, row in enumerate(_rows(path), start=1):
     file, own = row.get("file_name"), row.get("text")
     own = [own] if isinstance(own, str) else own
-    is_text = isinstance(own, list) and own and all(isinstance(t, str) and t for t in own)
+    is_text = isinstance(own, list) and own and all(isinstance(t, str) and t.strip() for t in own)
     if not isinstance(file, str) or not is_text:
       raise UserError(f"{path}: row {number} needs a file_name and a text; it has {row!r:.80}.")
     texts.setdefault(file, []).extend(own)
   if not texts:
     raise UserError(f"{path} is empty; write a row with file_name and text for each image.")
   for file in texts:
-    if not (folder / file).is_file():
+    if pathlib.PurePath(file).is_absolute() or not (folder / file).is_file():
       raise UserError(f"{path} names {file}, which is not there; names are relative to {folder}.")
   files = [(folder / file).relative_to(root).as_posix() for file in texts]
   return CaptionedSource(str(root), files, list(texts.values()))
 
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  with open(path, encoding="utf-8", newline="") as file:
-    if path.suffix == ".csv":
-      yield from csv.DictReader(file)
-      return
-    for number, line in enumerate(file, start=1):
-      if not line.strip():
-        continue
-      try:
-        row = json.loads(line)
-      except ValueError as error:
-        raise UserError(f"{path}: line {number} is no JSON ({error}).") from error
-      if not isinstance(row, dict):
-        raise UserError(f"{path}: line {number} is no JSON object with file_name and text.")
-      yield row
+  try:
+    content = path.read_text(encoding="utf-8-sig")  # Spreadsheets put a mark in front.
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path} cannot be read ({error}); write it as UTF-8.") from error
+  if path.suffix == ".csv":
+    try:
+      yield from csv.DictReader(io.StringIO(content, newline=""))
+    except csv.Error as error:
+      raise UserError(f"{path} is no CSV file ({error}).") from error
+    return
+  for number, line in enumerate(content.splitlines(), start=1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except ValueError as error:
+      raise UserError(f"{path}: line {number} is no JSON ({error}).") from error
+    if not isinstance(row, dict):
+      raise UserError(f"{path}: line {number} is no JSON object with file_name and text.")
+    yield row

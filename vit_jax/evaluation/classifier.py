@@ -205,6 +205,10 @@ def evaluate_split(
   if name is None:
     raise UserError("give a data set to evaluate on, as in --dataset=/my/photos.")
   data = sources.open_dataset(name, data_dir=data_dir)
+  if not data.class_names:
+    raise UserError(
+      f"{name} has texts and no classes; how well they are found is measured in training."
+    )
   if len(data.class_names) != len(classifier.class_names):
     raise UserError(
       f"{name} has {len(data.class_names)} classes, but the model has "

@@ -59,6 +59,14 @@ def make_prompts(
     raise UserError("there are no classes to choose from; give the name of at least one.")
   names = text.split_names(class_names)
   prompts = text.prompts(names, templates)
+  for name, own in zip(class_names, prompts, strict=True):
+    if "" in own or prompts.count(own) > 1:
+      others = [other for other, theirs in zip(class_names, prompts, strict=True) if theirs == own]
+      which = " and ".join(map(repr, others)) if len(others) > 1 else repr(name)
+      raise UserError(
+        f"without punctuation and capitals, {which} {'are one' if len(others) > 1 else 'is empty'};"
+        " write the names in words."
+      )
   owners = np.repeat(np.arange(len(prompts)), [len(own) for own in prompts])
   tokens = tokenizer([prompt for own in prompts for prompt in own])
   return Prompts(tokens, owners, tuple(own[0] for own in names))
@@ -154,8 +162,13 @@ def from_run(
   *,
   class_names: Sequence[str] | None = None,
   templates: Sequence[str] | None = None,
+  vocabulary: str | None = None,
+  named: bool = False,
 ) -> Classifier:
-  """The classifier of a run that trained two towers; other classes or templates if given."""
+  """The classifier of a run that trained two towers; other classes or templates if given.
+
+  `vocabulary` is the tokenizer's file where that has moved; `named` as in `from_checkpoint`.
+  """
   from vit_jax.training import restore
 
   model, variables, info = restore.load_run(workdir, which)
@@ -163,17 +176,18 @@ def from_run(
   names = class_names or plan.class_names or info.class_names
   if not names:
     raise UserError(f"{workdir} was trained on texts, not classes; write some to a --classes=FILE.")
-  prompts = make_prompts(vocabulary_lib.tokenizer_for(plan), names, templates or plan.templates)
+  tokenizer = vocabulary_lib.tokenizer_for(plan, vocabulary)
+  prompts = make_prompts(tokenizer, names, templates or plan.templates)
   module, variables = classifier_of(model, variables, prompts)
   return Classifier(
     info.model_name,
     module,
     variables,
     info.preprocessing,
-    prompts.class_names if class_names else info.class_names,
+    prompts.class_names if class_names and not named else tuple(class_names or info.class_names),
     info.dataset,
     info.splits,
-    named=not class_names,
+    named=named or not class_names,
   )
 
 
@@ -182,6 +196,13 @@ def is_two_towers(workdir: str | os.PathLike) -> bool:
   from vit_jax.training import restore
 
   return restore.existing_run(workdir).plan.text is not None
+
+
+def classes_of(workdir: str | os.PathLike) -> tuple[str, ...]:
+  """The class names of the data set that a run was trained on."""
+  from vit_jax.training import restore
+
+  return restore.existing_run(workdir).class_names
 
 
 def read_lines(path: str) -> tuple[str, ...]:

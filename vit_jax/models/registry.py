@@ -395,10 +395,17 @@ def _build(
   return module(**merged)
 
 
+# What a row of LITS says of a tower beyond its name. Another tower keeps it where it can.
+TOWER_FIELDS = ("num_classes", "head_zeroinit", "dropout_rate")
+
+
 def tower_config(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
   """The name and fields of a tower: the registry's, unless `overrides` names another one."""
-  if overrides.get("name", config["name"]) != config["name"]:
-    config = {k: config[k] for k in ("num_classes", "head_zeroinit") if k in config}
+  name = overrides.get("name", config["name"])
+  if name != config["name"]:
+    module = TEXT_TOWERS[name][0] if name in TEXT_TOWERS else get_entry(name).module
+    kept = {*TOWER_FIELDS} & {*model_fields(module)}
+    config = {k: v for k, v in config.items() if k in kept}
   return {**config, **overrides}
 
 
@@ -407,6 +414,10 @@ def _tower(field: str, config: Mapping[str, Any], overrides: Any) -> nn.Module:
     return overrides
   if not isinstance(overrides, Mapping):
     raise UserError(f"{field}={overrides!r} is no tower; pass its fields, as in {field}={{...}}.")
+  if field == "img" and get_entry(overrides.get("name", config["name"])).text:
+    raise UserError(f"img={overrides} is a model of two towers itself; name an image model.")
+  if field == "txt" and overrides.get("name", config["name"]) not in TEXT_TOWERS:
+    return create_text_tower(**overrides)  # Refuses it, with the nearest.
   return (create_model if field == "img" else create_text_tower)(**tower_config(config, overrides))
 
 
@@ -443,5 +454,7 @@ def _tower_fields(tower: nn.Module) -> dict[str, Any]:
   rows = {name: (entry.module, entry.config) for name, entry in MODELS.items()} | TEXT_TOWERS
   built = {n: _build(n, m, c, {}) for n, (m, c) in rows.items() if m is type(tower)}
   differing = {name: fields_of(tower, model) for name, model in built.items()}
-  name = min(differing, key=lambda name: len(differing[name]))
-  return {"name": name, **differing[name]}
+  name = min(differing, key=lambda name: len({*differing[name]} - {*TOWER_FIELDS}))
+  # A row of LITS may differ from the tower's own in these, so that they are always said.
+  said = {key: getattr(tower, key) for key in TOWER_FIELDS if hasattr(tower, key)}
+  return {"name": name, **said, **differing[name]}

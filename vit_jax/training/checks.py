@@ -113,6 +113,27 @@ def check(plan: Plan) -> None:
 
 
 def _check_two_towers(plan: Plan) -> None:
+  locked = plan.frozen and plan.frozen.startswith("img/")
+  if locked and plan.from_scratch and not plan.init.img:
+    raise UserError(
+      f"config.frozen={plan.frozen!r} locks an image tower that nothing has trained; name its "
+      "weights in config.init.img, or set config.frozen to None."
+    )
+  bias, fields = plan.model.overrides.get("bias_init"), plan.model.overrides
+  if plan.contrastive_loss == "softmax" and bias is not None:
+    raise UserError(
+      f"config.model.bias_init={bias} has no effect on the softmax loss; set it to None, or "
+      "config.contrastive_loss='sigmoid'."
+    )
+  if plan.contrastive_loss == "sigmoid" and bias is None:
+    raise UserError(
+      "config.contrastive_loss='sigmoid' needs config.model.bias_init, such as -10: few of all "
+      "images and texts are pairs."
+    )
+  temperature = fields.get("temperature_init")
+  if temperature is not None and (temperature <= 0 or not plan.from_scratch):
+    why = "should be positive" if temperature <= 0 else "has no effect: the checkpoint has its own"
+    raise UserError(f"config.model.temperature_init={temperature} {why}.")
   for key, off in (("accum_steps", 1), ("label_smoothing", 0.0), ("mixup", 0.0)):
     if getattr(plan, key) != off:
       raise UserError(

@@ -84,8 +84,8 @@ def contrastive(
 
   Returns:
     An objective of batches with uint8 `image` [batch, h, w, c] and int32 `tokens` [batch, length].
-    Its metrics are `accuracy`, how often an image's own text is the closest of the batch, and
-    `temperature`.
+    Its metrics are `accuracy`, how often an image's own text is closer than every other text of the
+    batch (the same words count as the same text), and `temperature`.
   """
   compare = losses.CONTRASTIVE[loss]
 
@@ -96,8 +96,10 @@ def contrastive(
       {"params": params, **collections}, images, batch["tokens"], train=True, rngs={"dropout": rng}
     )
     logits = out["t"] * zimg @ ztxt.T + out.get("b", 0.0)
-    own = jnp.diagonal(logits)
-    accuracy = jnp.mean(own >= logits.max(axis=-1), dtype=jnp.float32)
+    tokens = batch["tokens"]
+    others = jnp.any(tokens[:, None] != tokens[None, :], axis=-1)
+    closest = jnp.where(others, logits, -jnp.inf).max(axis=-1)
+    accuracy = jnp.mean(jnp.diagonal(logits) > closest, dtype=jnp.float32)
     return compare(logits).mean(), {"accuracy": accuracy, "temperature": out["t"][0]}
 
   return objective

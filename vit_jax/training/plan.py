@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import ml_collections
 from vit_jax.checkpoints import augreg
 from vit_jax.data import transforms
 from vit_jax.errors import UserError
-from vit_jax.models import registry
+from vit_jax.models import lit, registry
 from vit_jax.training import checks
 from vit_jax.training import keys as keys_lib
 
@@ -177,7 +178,7 @@ class Plan:
     """Makes a plan from what `to_dict` gave; keys that have since been added get their default."""
     text = saved.get("text")
     sections = {
-      "model": ModelPlan(saved["model"]["name"], saved["model"]["overrides"]),
+      "model": _saved_model(saved["model"]),
       "text": keys_lib.read(TextPlan, text, "text.") if text else None,
       "init": keys_lib.read(InitPlan, saved.get("init", {}), "init."),
       "pp": keys_lib.read(transforms.Preprocessing, saved["pp"], "pp."),
@@ -207,8 +208,8 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
   model = _read_model(keys_lib.section(keys, "model"), keys.get("model_or_filename"))
   sections = {
     "model": model,
-    "text": _read_text(keys_lib.section(keys, "text"), model),
-    "init": keys_lib.read(InitPlan, keys_lib.section(keys, "init"), "init."),
+    "init": (init := keys_lib.read(InitPlan, keys_lib.section(keys, "init"), "init.")),
+    "text": _read_text(keys_lib.section(keys, "text"), model, init),
     "pp": _read_preprocessing(keys_lib.section(keys, "pp"), model),
     "optim": keys_lib.read(OptimPlan, keys_lib.section(keys, "optim"), "optim."),
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
@@ -250,7 +251,17 @@ def _read_model(keys: dict[str, Any], model_or_filename: Any) -> ModelPlan:
   entry = registry.get_entry(name)  # Refuses an unknown name, with near matches.
   overrides = _given(keys)
   registry.create_model(name, **overrides)  # Refuses an unknown field, likewise.
-  return ModelPlan(entry.name, overrides)
+  return ModelPlan(entry.name, _without_the_registrys(entry, overrides))
+
+
+def _saved_model(saved: Mapping[str, Any]) -> ModelPlan:
+  tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["overrides"].items()}
+  return ModelPlan(saved["name"], _without_the_registrys(registry.get_entry(saved["name"]), tuples))
+
+
+def _without_the_registrys(entry: registry.Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """What a config says anew: the same plan, whether a field of the row is repeated or left out."""
+  return {k: v for k, v in overrides.items() if k not in entry.config or v != entry.config[k]}
 
 
 def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +270,7 @@ def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in given.items() if v is not None}
 
 
-def _read_text(keys: dict[str, Any], model: ModelPlan) -> TextPlan | None:
+def _read_text(keys: dict[str, Any], model: ModelPlan, init: InitPlan) -> TextPlan | None:
   """Reads `text`; what it leaves out is the model's."""
   spec = registry.get_entry(model.name).text
   if spec is None:
@@ -276,7 +287,18 @@ def _read_text(keys: dict[str, Any], model: ModelPlan) -> TextPlan | None:
     )
   own = keys.get("tokenizer") in (None, spec.tokenizer)
   usual = dataclasses.asdict(spec) if own else {}
-  return keys_lib.read(TextPlan, {**usual, **_given(keys), "max_len": tower.max_len}, "text.")
+  beside = os.path.join(init.txt or "", "vocab.txt")
+  if own and init.txt and os.path.isfile(beside):  # As transformers keeps a BERT.
+    usual["vocabulary"] = beside
+  given = {**usual, **_given(keys), "max_len": tower.max_len}
+  text = keys_lib.read(TextPlan, given, "text.")
+  if isinstance(tower, lit.BertTower) != (text.tokenizer == "bert"):
+    raise UserError(
+      f"config.text.tokenizer={text.tokenizer!r} does not go with {type(tower).__name__}: BERT "
+      "reads [CLS] in front and skips zeros, which only 'bert' gives; a TextTransformer reads the "
+      "end of the text, which the others give."
+    )
+  return text
 
 
 def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Preprocessing:
@@ -299,6 +321,7 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
   *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data", "baseline"),
+  *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
 )
 
 

@@ -226,6 +226,7 @@ def build_model(
       checkpoint=plan.weights,
       num_classes=num_classes,
       image_size=plan.pp.size,
+      channels=plan.pp.channels,
       **plan.model.overrides,
     )
   # Traces the model, so that a size that does not fit is refused before anything is written.
@@ -248,17 +249,37 @@ def _build_two_towers(
   if earlier is not None:
     model = earlier.create_model()
   elif plan.init.img or plan.init.txt:
+    _check_normalization(plan)
     files = dataclasses.asdict(plan.init)
     model, variables = lit.load_towers(name, files, overrides, images, plan.seed)
   elif plan.from_scratch:
     model = registry.create_model(name, **overrides)
   else:
     model, variables = pretrained.from_pretrained(
-      name, plan.weights, image_size=plan.pp.size, **overrides
+      name, plan.weights, image_size=plan.pp.size, channels=plan.pp.channels, **overrides
     )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
   jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), *inputs, train=False))
   return model, variables
+
+
+def _check_normalization(plan: plan_lib.Plan) -> None:
+  """Refuses other pixel values than the image tower was trained on, where its file tells them."""
+  from vit_jax.checkpoints import preprocessing
+
+  if not plan.init.img:
+    return
+  try:
+    theirs = preprocessing.preprocessing_for(plan.init.img).settings
+  except UserError:
+    return
+  told = {key: getattr(theirs, key) for key in ("mean", "std")}
+  if theirs.channels == plan.pp.channels and told != {k: getattr(plan.pp, k) for k in told}:
+    options = " ".join(f"--config.pp.{key}={value}".replace(" ", "") for key, value in told.items())
+    raise UserError(
+      f"{plan.init.img} was trained on images with mean {theirs.mean} and std {theirs.std}, this "
+      f"run has {plan.pp.mean} and {plan.pp.std}; add {options}."
+    )
 
 
 def init_images(preprocessing: Preprocessing) -> jax.Array:

@@ -69,6 +69,10 @@ def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
   if not class_names:
+    if plan.text.class_names:
+      raise UserError(
+        f"config.text.class_names has no effect: {plan.dataset} has texts of its own; remove it."
+      )
     return Pairs(plan, text.Captions(tokenizer))
   names = plan.text.class_names or tuple(class_names)
   if len(names) != len(class_names):
