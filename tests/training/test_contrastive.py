@@ -192,7 +192,7 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
   [
     ("nothing/", "config.frozen='nothing/' matches no parameter; .* paths are like img/.* and"),
     ("head/", "config.frozen='head/' matches no parameter"),  # Paths are matched from the start.
-    ("", "config.frozen='' matches all parameters"),
+    (".*", r"config.frozen='\.\*' matches all parameters"),
     ("txt/(", r"config.frozen='txt/\(' is no regular expression"),
   ],
 )

@@ -215,6 +215,8 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
   }
   top = {k: v for k, v in keys.items() if k not in sections}
+  if top.get("frozen") == "":  # `--config.frozen=`, since a command line has no None.
+    del top["frozen"]
   plan = keys_lib.read(Plan, top, "", sections)
   checks.refuse_without_effect(plan, keys)
   checks.check(plan)
