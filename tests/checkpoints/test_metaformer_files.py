@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PoolFormer's files: what is kept and adapted, that a file tells its mixer, and what is refused.
 
-That PyTorch's names mean what they say is proved in tests/parity/test_metaformer.py.
+That PyTorch's names mean what they say is proved in tests/parity/test_timm_metaformer.py.
 """
 
 import jax
