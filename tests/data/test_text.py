@@ -260,6 +260,11 @@ def test_a_class_without_a_name_is_refused(name):
     split_names(["dog", name])
 
 
+def test_names_are_a_list():
+  with pytest.raises(UserError, match="'cat' is a single text"):
+    split_names("cat")
+
+
 def test_prompts_are_every_name_in_every_template():
   assert prompts(NAMES, TEMPLATES) == [
     [

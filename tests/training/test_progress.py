@@ -61,6 +61,7 @@ def test_a_continued_run_repeats_no_step(tmp_path):
   with p:
     _train(p, range(1, 9))
     p.flush()
+    p.evaluated(4, "test", {"accuracy": 0.5, "top5": 1.0, "loss": 1.0, "examples": 2})  # The best.
   with (tmp_path / "metrics.jsonl").open("a") as file:
     file.write('{"step": 10, "train/lo')  # A crash in mid-line.
   p, _ = _progress(tmp_path, start_step=5, timer={"seconds": 100.0})

@@ -186,6 +186,8 @@ def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
   Raises:
     UserError: a name is empty.
   """
+  if isinstance(names, str):
+    raise UserError(f"class_names={names!r} is a single text; pass a list, with a class in each.")
   classes = tuple(tuple(part.strip() for part in name.split(",")) for name in names)
   for label, (name, parts) in enumerate(zip(names, classes, strict=True)):
     if not all(parts):
