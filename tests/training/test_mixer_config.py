@@ -8,6 +8,7 @@ import pytest
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.configs import mixer
 from vit_jax.errors import UserError
+from vit_jax.models.registry import create_model
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.plan import make_plan
 
@@ -16,7 +17,8 @@ def test_fine_tuning_is_the_ancestors():
   plan = make_plan(mixer.get_config("l16,cifar10"))
   assert plan.weights == "gs://mixer_models/imagenet21k/Mixer-L_16.npz"
   assert (plan.pp.crop, plan.total_steps, plan.base_lr, plan.batch) == (224, 10_000, 0.03, 512)
-  assert mixer.get_config("Mixer-S_8,cifar100").model.patch_size == 8
+  plan = make_plan(mixer.get_config("Mixer-S_8,cifar100"))
+  assert create_model(plan.model.name, **plan.model.overrides).patch_size == 8
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _show_files(rows: list[dict]) -> None:
     for row in rows
   ]
   # Left-aligned figures of two digits and a fraction have their points in one line.
-  _show(("model", "file", "MB>", "pixels>", "classes>", "top-1", ""), cells)
+  _show(("model", "file", "MB>", "px>", "classes>", "top-1", ""), cells)
   print("\nA model's first file is what checkpoint=None loads; --json has the addresses.")
   print("top-1: ImageNet accuracy in percent, as published; empty where nothing is.")
   for source, mark in marks.items():
