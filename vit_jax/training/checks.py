@@ -117,7 +117,7 @@ def _check_two_towers(plan: Plan) -> None:
   if locked and plan.from_scratch and not plan.init.img:
     raise UserError(
       f"config.frozen={plan.frozen!r} locks an image tower that nothing has trained; name its "
-      "weights in config.init.img, or set config.frozen to None."
+      "weights in config.init.img, or unlock it (--config.frozen=)."
     )
   bias, fields = plan.model.overrides.get("bias_init"), plan.model.overrides
   if plan.contrastive_loss == "softmax" and bias is not None:
