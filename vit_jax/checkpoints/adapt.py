@@ -32,6 +32,7 @@ FIRST_CONVOLUTIONS = (
   "root_block/conv_root/kernel",
   "conv_root/kernel",
   "input_embedding/kernel",
+  "stem/conv/kernel",
   *PATCHES,
 )  # Sees the image.
 # Learned tokens before the patches, and linear layers to the logits: the second are DeiT's.

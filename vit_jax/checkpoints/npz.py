@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.tree import Flat, as_float32, unstack_layers
+from vit_jax.checkpoints.tree import STATISTICS, Flat, as_float32, unstack_layers
 from vit_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ def strip_prefixes(flat: Mapping[str, Any], prefixes: tuple[str, ...] = PREFIXES
   """Keeps the parameters of a larger state that lie under these prefixes, without them."""
   for prefix in prefixes:
     inside = {name[len(prefix) :]: v for name, v in flat.items() if name.startswith(prefix)}
+    if inside:  # Statistics stand beside the parameters, and belong to them.
+      inside |= {name: v for name, v in flat.items() if name.startswith(STATISTICS)}
     if inside and len(inside) < len(flat):
       logger.info(
         "Read %r of the file, and left %d arrays beside it.", prefix, len(flat) - len(inside)

@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax.checkpoints import adapt, bit, download, metaformer, swin, torch, tree
+from vit_jax.checkpoints import adapt, bit, download, metaformer, mobilevit, swin, torch, tree
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
@@ -68,7 +68,8 @@ def from_pretrained(
       the origin that its names show, else the registry.
 
   Returns:
-    (model, {"params": tree of float32 jax.Arrays}).
+    (model, {"params": tree of float32 jax.Arrays}), and "batch_stats" beside "params" where the
+    model has batch norms.
 
   Raises:
     UserError: the file cannot be read, is of another family, or does not fit; all leaves that are
@@ -149,7 +150,7 @@ def from_pretrained(
     raise UserError(_misfit(source, entry, problems, expected))
   flat = dict(flat)
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
-  return model, {"params": tree.to_tree(flat, scanned=tree.is_scanned(model))}
+  return model, tree.to_variables(flat, scanned=tree.is_scanned(model))
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:
@@ -192,6 +193,7 @@ def _family(entry: registry.Entry) -> str:
     return "distilled DeiT"
   names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
   names |= {"bit": "BiT ResNet", "swin": "Swin", "swin_v2": "Swin V2", "metaformer": "MetaFormer"}
+  names |= {"mobilevit": "MobileViT", "mobilevit_v2": "MobileViTV2"}
   return names.get(entry.family, entry.family)
 
 
@@ -201,7 +203,7 @@ def _alike(source: Source, family: str) -> list[str]:
     return [source.metadata["model"]]
   kernel = source.flat.get(adapt.first_of(adapt.PATCHES, source.flat))
   depth = len({match[2] for match in map(tree.LAYER.match, source.flat) if match})
-  sizes = [names.sizes_of(source.flat) for names in (bit, swin, metaformer)]
+  sizes = [names.sizes_of(source.flat) for names in (bit, swin, metaformer, mobilevit)]
   if kernel is not None and kernel.ndim == 4:
     patch, width = kernel.shape[0], kernel.shape[-1]
     sizes += [  # As ViTs call them, and Mixers.

@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_jax.checkpoints import bit, huggingface, metaformer, npz, swin, torch, torch_files, tree
+from vit_jax.checkpoints import (
+  bit,
+  huggingface,
+  metaformer,
+  mobilevit,
+  npz,
+  swin,
+  torch,
+  torch_files,
+  tree,
+)
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -24,7 +34,7 @@ logger = logging.getLogger(__name__)
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
 NUMERICS = (
   *("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps"),
-  *("final_norm", "token_mixer", "trained_windows"),
+  *("batch_norm_eps", "final_norm", "token_mixer", "trained_windows"),
 )
 
 
@@ -35,7 +45,7 @@ class Source:
   Attributes:
     origin: the path it was read from.
     scheme: whose names it used, a key of SCHEMES.
-    flat: float32 parameters by our paths, one entry per layer.
+    flat: float32 parameters by our paths, one entry per layer; statistics of batch norms too.
     unknown: names that stand for no parameter of ours.
     metadata: ours, or what a Hugging Face `config.json` says; {} in other files.
   """
@@ -95,6 +105,12 @@ SCHEMES = {
       "group_norm_eps": 1e-6,
     },
   ),
+  "timm_mobilevit": Scheme(
+    "timm's MobileViT",
+    re.compile(r"^stages\.\d+\.\d+\.conv_kxk\.conv\.weight$"),
+    mobilevit.from_timm,
+    mobilevit.NUMERICS,
+  ),
   # Before timm's, whose sign is also a name of these files.
   "poolformer": Scheme(
     "PoolFormer's release",
@@ -144,12 +160,19 @@ SCHEMES = {
     lambda flat, heads: (npz.to_linen(flat), []),
     metaformer.NUMERICS,
   ),
+  "mobilevit": Scheme(
+    "our own MobileViT",
+    re.compile(r"(^|/)stem/conv/kernel$"),
+    lambda flat, heads: (npz.to_linen(flat), []),
+    mobilevit.NUMERICS,
+  ),
 }
 
 # Family, pattern of a name that only this family has (ours or timm's); the first that is found.
 FAMILIES = [
   ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
   ("MetaFormer", re.compile(r"(^|/)stage_\d+_block_\d+/")),
+  ("MobileViT", re.compile(r"(^|/)stage_\d+_mobilevit/fusion/|\.conv_fusion\.")),
   ("Swin V2", re.compile(r"(attn\.|attention(/|\.self\.))logit_scale$")),
   ("Swin", re.compile(r"relative_position_bias_table\b")),
   ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
@@ -274,7 +297,7 @@ def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
   }
   if text := run.plan.text:
     metadata["text"] = {key: getattr(text, key) for key in ("tokenizer", "vocabulary", "max_len")}
-  return tree.from_tree(variables["params"]), metadata
+  return tree.from_variables(variables), metadata
 
 
 def read_source(path: str | os.PathLike, *, heads: int) -> Source:

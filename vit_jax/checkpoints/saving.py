@@ -54,7 +54,8 @@ def save_checkpoint(
   Args:
     path: ends in .npz or .safetensors, or is the folder for "hf".
     model: the module that the parameters belong to.
-    variables: {"params": ...}, as from `init`, `from_pretrained` or training.
+    variables: {"params": ...} and, if the model has batch norms, "batch_stats", as from `init`,
+      `from_pretrained` or training. In a file these are under "batch_stats/" (npz).
     format: one of FORMATS; None takes it from the suffix of the path, and no suffix means "hf".
     metadata: JSON values to keep beside ours (activation, eps, configuration), such as
       {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
@@ -74,7 +75,12 @@ def save_checkpoint(
     )
   if "params" not in variables:
     raise UserError("variables hold no 'params'; pass what `init` or `from_pretrained` returned.")
-  flat = tree.from_tree(variables["params"])
+  if hasattr(model, "batch_norm_eps") and tree.STATISTICS[:-1] not in variables:
+    raise UserError(
+      f"variables hold no {tree.STATISTICS[:-1]!r}, which this model's batch norms need; pass what "
+      "`init` or `from_pretrained` returned, or a state's `variables`."
+    )
+  flat = tree.from_variables(variables)
   size = image_size(model, variables)
   described = {**describe(model), **({"image_size": [*size]} if size else {}), **(metadata or {})}
   if "input" not in described:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.checkpoints.tree import Flat
+from vit_jax.checkpoints.tree import STATISTICS, Flat
 from vit_jax.errors import UserError
 
 
@@ -72,6 +72,30 @@ Table = list[tuple[str, str | tuple[str, ...], How]]
 
 def norm(theirs: str, ours: str) -> list[tuple[str, str, How]]:
   return [(f"{theirs}.weight", f"{ours}/scale", COPY), (f"{theirs}.bias", f"{ours}/bias", COPY)]
+
+
+def batch_norm(theirs: str, ours: str) -> list[tuple[str, str, How]]:
+  """Parameters and running statistics; the number of batches is in no table, see `COUNTERS`."""
+  return [
+    *norm(theirs, ours),
+    (f"{theirs}.running_mean", f"{STATISTICS}{ours}/mean", COPY),
+    (f"{theirs}.running_var", f"{STATISTICS}{ours}/var", COPY),
+  ]
+
+
+# PyTorch's batch norms count their batches, which nothing reads unless their momentum is None.
+COUNTERS = ".num_batches_tracked"
+
+
+def without_counters(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  return {name: value for name, value in state.items() if not name.endswith(COUNTERS)}
+
+
+def with_counters(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Adds the count of batches, 0, beside every running mean: PyTorch loads no file without it."""
+  end = ".running_mean"
+  norms = [name.removesuffix(end) for name in state if name.endswith(end)]
+  return {**state, **{f"{name}{COUNTERS}": np.zeros((), np.int64) for name in norms}}
 
 
 def dense(theirs: str, ours: str, how: How = LINEAR) -> list[tuple[str, str, How]]:

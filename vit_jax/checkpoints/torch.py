@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.checkpoints import bit, metaformer, swin
+from vit_jax.checkpoints import bit, metaformer, mobilevit, swin
 from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.tables import (
   CONV,
@@ -22,6 +22,7 @@ from vit_jax.checkpoints.tables import (
   refuse_left,
   to_ours,
   to_theirs,
+  with_counters,
 )
 from vit_jax.checkpoints.tree import Flat
 
@@ -204,6 +205,7 @@ TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
   ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS, SAVE_NPZ),
   (swin.V2_SIGN, "timm's Swin V2", swin.TIMM_V2_TO_OURS, SAVE_NPZ),
   ("layers_0/", "timm's Swin", swin.TIMM_TO_OURS, SAVE_NPZ),
+  ("stem/conv/", "timm's MobileViT", mobilevit.TIMM_TO_OURS, SAVE_NPZ),
   ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS, TAKE_OUT),
   ("input_embedding/", "timm's PoolFormer", metaformer.TIMM_TO_OURS, SAVE_NPZ),
   ("block1/", "timm's ViT", TIMM_TO_OURS + TIMM_MAP_TO_OURS + TIMM_RESNET_TO_OURS, SAVE_NPZ),
@@ -228,7 +230,7 @@ def to_timm(flat: Mapping[str, np.ndarray]) -> Flat:
   )
   state, left = to_theirs(flat, table)
   refuse_left(where, left, instead)
-  return state
+  return with_counters(state)
 
 
 def from_hf(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str]]:

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 Flat = dict[str, np.ndarray]
 
+# Before the paths of what is no parameter, but belongs to them: the running statistics of batch
+# norms, which a model has in a collection of this name.
+STATISTICS = "batch_stats/"
+
 LAYER = re.compile(r"^(.*\b(?:encoderblock|MixerBlock))_(\d+)/(.*)$")
 SCANNED = re.compile(r"^(.*\b(?:encoderblock|MixerBlock))/(.*)$")
 
@@ -104,6 +108,24 @@ def from_tree(params: Mapping[str, Any]) -> Flat:
   return unstack_layers({path: np.asarray(value) for path, value in flat.items()})
 
 
+def from_variables(variables: Mapping[str, Any]) -> Flat:
+  """Parameters, and batch statistics if there are some, as flat NumPy arrays."""
+  flat = from_tree(variables["params"])
+  statistics = from_tree(variables.get(STATISTICS[:-1], {}))
+  return flat | {STATISTICS + path: value for path, value in statistics.items()}
+
+
+def to_variables(flat: Flat, *, scanned: bool) -> dict[str, Any]:
+  """The inverse of `from_variables`, to `jax.Array`s; empties `flat`, see `to_tree`."""
+  statistics = {
+    path.removeprefix(STATISTICS): flat.pop(path) for path in [*flat] if path.startswith(STATISTICS)
+  }
+  variables = {"params": to_tree(flat, scanned=scanned)}
+  if statistics:
+    variables[STATISTICS[:-1]] = to_tree(statistics, scanned=scanned)
+  return variables
+
+
 def to_tree(flat: Flat, *, scanned: bool) -> dict[str, Any]:
   """Flat arrays as a nested tree of `jax.Array`s; with `scanned` the layers are stacked.
 
@@ -126,17 +148,23 @@ def is_scanned(model: nn.Module) -> bool:
 def expected_shapes(
   model: nn.Module, image_size: tuple[int, int], channels: int = 3
 ) -> dict[str, tuple[int, ...]]:
-  """Shape of every parameter of `model` at an image size, flat and per layer, without computing."""
+  """Shape of every leaf of `model` at an image size, flat and per layer, without computing.
+
+  Leaves are the parameters, and batch statistics under STATISTICS.
+  """
   return input_shapes(model, jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32))
 
 
 def input_shapes(model: nn.Module, x: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
-  """Shape of every parameter of a model, or of a tower, for an input of this shape and dtype."""
+  """Shape of every leaf of a model, or of a tower, for an input of this shape and dtype."""
   # One traced layer stands for all of them, which keeps this quick for deep models.
   quick = model.clone(scan_layers=True) if hasattr(model, "scan_layers") else model
   variables = jax.eval_shape(lambda key, x: quick.init(key, x, train=False), jax.random.key(0), x)
   shapes = {}
-  for path, leaf in flax.traverse_util.flatten_dict(variables["params"], sep="/").items():
+  leaves = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+  statistics = flax.traverse_util.flatten_dict(variables.get(STATISTICS[:-1], {}), sep="/")
+  leaves |= {STATISTICS + path: leaf for path, leaf in statistics.items()}
+  for path, leaf in leaves.items():
     match = SCANNED.match(path) if quick is not model or is_scanned(model) else None
     if not match:
       shapes[path] = leaf.shape
@@ -163,7 +191,7 @@ def _folded(lines: Iterable[str]) -> list[str]:
   folded: dict[str, list[str]] = {}
   for line in lines:
     match = re.search(
-      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=/unit)|(?<=/blocks_)|(?<=\bblocks\.))\d+",
+      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=_residual_)|(?<=/unit)|(?<=/blocks_)|(?<=\bblocks\.))\d+",
       line,
     )
     key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"

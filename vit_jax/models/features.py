@@ -24,6 +24,8 @@ NAMES = (
   (r"Transformer/encoderblock(?:_(\d+))?/.*/weights", "attention/{}"),
   (r"MAPHead_0/.*/weights", "attention/map"),
   (r"stage_(\d+)_block_(\d+)/token_mixer/weights", "attention/{}/{}"),
+  (r"stage_(\d+)_mobilevit/encoderblock_(\d+)/block", "blocks/{}/{}"),
+  (r"stage_(\d+)_mobilevit/encoderblock_(\d+)/.*/weights", "attention/{}/{}"),
 )
 
 
@@ -65,7 +67,9 @@ def extract_features(
     "pre_logits" [batch, dim]: what the head sees (after `pre_logits`' tanh, where there is one).
     "tokens" [batch, tokens, dim]: after the last norm, class token first when there is one.
     "blocks/0" ... [batch, tokens, dim]: after each block, before the last norm.
-    "stages/0" ... [batch, height, width, channels]: of a ResNet, after each stage.
+    "stages/0" ... [batch, height, width, channels]: where there are stages, after each.
+    MobileViT's "blocks/2/0" ... and "attention/2/0" ... have the positions of a patch, which never
+    meet, as images of their own: batch * positions instead of batch.
 
   Raises:
     UserError: if a name in `layers` matches nothing.

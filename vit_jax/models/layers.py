@@ -21,12 +21,64 @@ Dtype = Any
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
   "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "silu": jax.nn.silu,
 }
 
 # Fast variance, E[x^2] - E[x]^2, cancels in float32 and alone moves a hybrid's logits by 2e-5.
 # Without a dtype the norms compute in their parameters' float32, also for bfloat16 input.
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 GroupNorm = functools.partial(nn.GroupNorm, use_fast_variance=False)
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel over the batch and all positions (arXiv:1502.03167, algorithm 1).
+
+  As in PyTorch the batch is normalised by its biased variance, while the running variance takes the
+  unbiased one, n / (n - 1) times it, which flax's own does not. Statistics and the norm are float32
+  also for bfloat16 input. Under jit over a mesh the batch is one array, so that its statistics are
+  those of all devices' examples.
+
+  Attributes:
+    momentum: share of the batch in the running statistics, as PyTorch counts it.
+    epsilon: added to the variance.
+  """
+
+  momentum: float = 0.1
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b ... c"], *, train: bool) -> Float[Array, "b ... c"]:
+    """Normalises x [batch, ..., channels].
+
+    Args:
+      x: of any float dtype; the result is float32 at least.
+      train: whether the statistics are those of this batch, and the running ones in the collection
+        "batch_stats" follow, which must then be mutable; otherwise the running ones normalise.
+
+    Raises:
+      UserError: in training a channel has one value alone, which has no variance.
+    """
+    shape, axes = (x.shape[-1],), tuple(range(x.ndim - 1))
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    var = self.variable("batch_stats", "var", jnp.ones, shape)
+    scale = self.param("scale", nn.initializers.ones, shape)
+    bias = self.param("bias", nn.initializers.zeros, shape)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if not train or self.is_initializing():
+      return (x - mean.value) * (scale * jax.lax.rsqrt(var.value + self.epsilon)) + bias
+
+    values = math.prod(x.shape[:-1])
+    if values < 2:
+      raise UserError(
+        "batch norm cannot train on one value a channel, which has no variance; train with a batch "
+        "of two examples or more, or with larger images."
+      )
+    batch_mean = jnp.mean(x, axes)
+    batch_var = jnp.mean(jnp.square(x - batch_mean), axes)
+    unbiased = batch_var * (values / (values - 1))
+    mean.value = (1 - self.momentum) * mean.value + self.momentum * batch_mean
+    var.value = (1 - self.momentum) * var.value + self.momentum * unbiased
+    return (x - batch_mean) * (scale * jax.lax.rsqrt(batch_var + self.epsilon)) + bias
 
 
 REMAT_POLICIES = {

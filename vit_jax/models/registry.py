@@ -21,6 +21,7 @@ from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
+from vit_jax.models.mobilevit import MobileViT
 from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -203,6 +204,21 @@ POOLFORMERS = {
   "PoolFormer-M48": ((8, 8, 24, 8), (96, 192, 384, 768), 1e-6, 0.95),
 }
 
+# Widths of the stages and of the last convolution, hidden sizes, and expansion: Table 4 of
+# arXiv:2110.02178. timm's evaluation; pixels are not normalised.
+MOBILEVITS = {
+  "MobileViT-XXS": ((16, 24, 48, 64, 80), 320, (64, 80, 96), 2.0),
+}
+MOBILEVIT_INPUT = InputSpec(
+  image_size=256,
+  mean=(0.0, 0.0, 0.0),
+  std=(1.0, 1.0, 1.0),
+  resize="resize_crop",
+  crop=0.9,
+  interpolation="bicubic",
+  antialias=True,
+)
+
 # Text towers: arXiv:1810.04805 (BERT), and the ancestor's configs/models.py.
 TEXT_TOWERS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
   "Bert-B": (BertTower, dict(hidden_size=768, num_layers=12, mlp_dim=3072, num_heads=12)),
@@ -282,6 +298,10 @@ def _entries() -> dict[str, Entry]:
     config = dict(embed_dim=width, depths=(2, 2, blocks, 2), window_size=window)
     entries.append((name, "swin_v2", SwinTransformerV2, config))
     inputs[name] = dataclasses.replace(SWIN_INPUT, image_size=256, crop=0.9)
+  for name, (widths, final, hidden, expansion) in MOBILEVITS.items():
+    config = dict(widths=widths, final_width=final, hidden_sizes=hidden, expansion=expansion)
+    entries.append((name, "mobilevit", MobileViT, config))
+    inputs[name] = MOBILEVIT_INPUT
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
     img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)

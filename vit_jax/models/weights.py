@@ -49,6 +49,7 @@ SOURCES = {
   "swin": "arXiv:2103.14030, Table 1",
   "swin-readme": "README of microsoft/Swin-Transformer",
   "poolformer": "README of sail-sg/poolformer",
+  "mobilevit": "arXiv:2110.02178, Figure 6 (the authors' evaluation)",
   "lit": "model card lit.md of google-research/vision_transformer (zero-shot)",
 }
 
@@ -247,6 +248,11 @@ _SWIN_V2 = {  # name: size in the file's name, top-1 with either window
   "SwinV2-B": ("base", 84.2, 84.6),
 }
 
+# MobileViT (arXiv:2110.02178): timm's copies of the authors' files, which PyTorch's tools read.
+_MOBILEVIT = {  # name: MB, top-1
+  "MobileViT-XXS": (5, 69.0),
+}
+
 # LiT (arXiv:2111.07991): two towers without a classifier.
 _LIT = {  # name: MB, zero-shot top-1, source
   "LiT-B16B": (474, 72.1, "lit"),
@@ -332,6 +338,10 @@ def _rows() -> Iterator[tuple[str, Weights]]:
     yield name, Weights("v1.0", url, 224, 1000, None, size, theirs, "poolformer")
     url = f"https://huggingface.co/timm/{file}.sail_in1k/resolve/main/model.safetensors"
     yield name, Weights("timm", url, 224, 1000, None, size, timms, "timm")
+  for name, facts in _MOBILEVIT.items():
+    file = name.lower().replace("-", "_")
+    url = f"https://huggingface.co/timm/{file}.cvnets_in1k/resolve/main/model.safetensors"
+    yield name, Weights("cvnets-imagenet1k", url, 256, 1000, None, *facts, "mobilevit")
   for name, facts in _LIT.items():
     yield name, Weights("lit", f"{bucket}/lit/{name}.npz", 224, None, None, *facts)
 
