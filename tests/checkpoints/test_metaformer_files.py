@@ -152,12 +152,6 @@ def test_leaves_that_are_not_ours_are_refused(saved, tmp_path):
   assert "1 extra: stages.1.blocks.0.token_mixer.qkv.weight (192, 64)" in message
 
 
-def test_a_folder_for_transformers_is_refused(saved, tmp_path):
-  with pytest.raises(UserError, match=r"save an \.npz or .safetensors file"):
-    save_checkpoint(tmp_path / "folder", tiny()[0], saved[1])
-  assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("final_norm", ["before_pooling", "after_pooling"])
 @pytest.mark.parametrize("suffix, mixer", [(".npz", "pooling"), (".safetensors", "identity")])
 def test_verify_runs_timms_model(suffix, mixer, final_norm, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints import npz
+from vit_jax.checkpoints import hf_models, npz
 from vit_jax.checkpoints.torch import to_timm
 from vit_jax.errors import UserError
 from vit_jax.models.bit import ROOT_WIDTH, BitResNet
@@ -84,16 +84,25 @@ def _missing(package: str) -> str:
 
 def _run_transformers(folder: Path, model: Any, pixels: Any) -> np.ndarray:
   try:
-    from transformers import ViTForImageClassification, ViTModel
+    import transformers
   except ImportError as error:
     raise UserError(_missing("transformers")) from error
-  if model.num_classes:
-    theirs = ViTForImageClassification.from_pretrained(folder).eval().to(pixels.dtype)
-    return theirs(pixels).logits.numpy()
-  pooled = bool(model.representation_size)
-  theirs = ViTModel.from_pretrained(folder, add_pooling_layer=pooled).eval().to(pixels.dtype)
-  answer = theirs(pixels)
-  return (answer.pooler_output if pooled else answer.last_hidden_state[:, 0]).numpy()
+  # Models of tokens have a pooler with parameters, our `pre_logits`; the others' is a mean.
+  tokens = isinstance(model, VisionTransformer)
+  pooled = not tokens or bool(model.representation_size)
+  kind = getattr(transformers, hf_models.class_of(model))
+  arguments = {"add_pooling_layer": pooled} if tokens and not model.num_classes else {}
+  theirs, told = kind.from_pretrained(folder, output_loading_info=True, **arguments)
+  if any(told.values()):
+    raise UserError(f"{kind.__name__} does not take all of {folder} as it is: {told}.")
+  answer = theirs.eval().to(pixels.dtype)(pixels)
+  if not getattr(model, "average_heads", True) and model.num_classes:
+    return np.stack([answer.cls_logits.numpy(), answer.distillation_logits.numpy()], axis=1)
+  if "logits" in answer:
+    return answer.logits.numpy()
+  if pooled:
+    return answer.pooler_output.numpy()
+  return answer.last_hidden_state[:, : len(model.prefix_tokens())].mean(1).numpy()
 
 
 def timm_model(model: Any, image_size: tuple[int, int], channels: int = 3) -> Any:

@@ -4,7 +4,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,32 @@ ACTIVATIONS = {
   "gelu_pytorch_tanh": "gelu_tanh",
   "gelu_new": "gelu_tanh",
 }
-_TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # Kind of model, and the epsilon of its norms where a config is silent.
 _KINDS = {
   **dict.fromkeys(("vit", "deit", "vit_mae", "bert"), 1e-12),
   **dict.fromkeys(("swin", "swinv2", "poolformer"), 1e-5),
+}
+
+
+def poolformer_strides(stages: int) -> dict[str, Any]:
+  """What `config.json` says of a PoolFormer of ours that no name or shape of its weights tells."""
+  repeated = lambda first, later: [first, *[later] * (stages - 1)]
+  return {
+    "patch_sizes": repeated(7, 3),
+    "strides": repeated(4, 2),
+    "padding": repeated(2, 1),
+    "pool_size": 3,
+    "use_layer_scale": True,
+  }
+
+
+# What a config may not say otherwise, by kind: transformers' models have it, ours do not, and the
+# weights would not tell.
+_ONLY: Mapping[str, Mapping[str, Any]] = {
+  "swin": {"layer_norm_eps": 1e-5},  # Of only a part of their norms.
+  "swinv2": {"layer_norm_eps": 1e-5},
+  "poolformer": poolformer_strides(4),
 }
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
@@ -62,6 +83,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     raise UserError(
       f"{folder / CONFIG} has hidden_act={activation!r}; only {', '.join(ACTIVATIONS)} are known."
     )
+  for key, only in _ONLY.get(config["model_type"], {}).items():
+    value = config.get(key, only)
+    if value != (only[: len(value)] if isinstance(only, list) else only):
+      raise UserError(f"{folder / CONFIG} has {key}={value!r}; only {only!r} is known.")
   metadata = {
     "written_in": CONFIG,
     "activation": ACTIVATIONS[activation],
@@ -85,68 +110,6 @@ def read_config(folder: Path) -> dict[str, Any]:
   if labels and labels != [f"LABEL_{index}" for index in range(len(labels))]:
     metadata["class_names"] = labels
   return metadata
-
-
-def config_of(
-  model: Any, image_size: Sequence[int], channels: int, class_names: Sequence[str] = ()
-) -> dict[str, Any]:
-  """`config.json` with which transformers builds `model`, a `models.vit.VisionTransformer`.
-
-  Args:
-    model: the module.
-    image_size: (height, width) that the position embedding is for.
-    channels: of the images.
-    class_names: by logit; empty where they are not known.
-
-  Raises:
-    UserError: the model does something that transformers' ViT does not; says what.
-  """
-  refuse_inexpressible(model)
-  side = lambda pair: pair[0] if pair[0] == pair[1] else list(pair)
-  patch = model.patch_size if isinstance(model.patch_size, int) else side(tuple(model.patch_size))
-  config = {
-    "architectures": ["ViTForImageClassification" if model.num_classes else "ViTModel"],
-    "model_type": "vit",
-    "hidden_size": model.hidden_size,
-    "num_hidden_layers": model.num_layers,
-    "num_attention_heads": model.num_heads,
-    "intermediate_size": model.mlp_dim,
-    "hidden_act": _TO_HF[model.activation],
-    "layer_norm_eps": model.layer_norm_eps,
-    "hidden_dropout_prob": model.dropout_rate,
-    "attention_probs_dropout_prob": model.attention_dropout_rate,
-    "image_size": side(tuple(image_size)),
-    "patch_size": patch,
-    "num_channels": channels,
-    "qkv_bias": True,
-    "dtype": "float32",
-  }
-  if model.representation_size:
-    config |= {"pooler_output_size": model.representation_size, "pooler_act": "tanh"}
-  if model.num_classes:
-    names = list(class_names) or [f"LABEL_{index}" for index in range(model.num_classes)]
-    config["id2label"] = {str(index): name for index, name in enumerate(names)}
-    config["label2id"] = {name: index for index, name in enumerate(names)}
-  return config
-
-
-def refuse_inexpressible(model: Any) -> None:
-  """Raises a UserError if transformers has no such model, or its ViT lacks a field of it."""
-  name = type(model).__name__
-  for family in ("Swin", "MetaFormer"):
-    if name.startswith(family):
-      raise UserError(
-        f"no folder for transformers is written of a {family}; save an .npz or .safetensors file."
-      )
-  if name != "VisionTransformer":
-    why = " (its ViT hybrid was removed in version 5)" if name.startswith("Hybrid") else ""
-    raise UserError(f"transformers has no {name}{why}; save an .npz or .safetensors file.")
-  for field, only in (("classifier", "token"), ("position_embedding", "learned_1d")):
-    if getattr(model, field) != only:
-      raise UserError(
-        f"transformers' ViT has no {field}={getattr(model, field)!r}, only {only!r}; "
-        "save an .npz file, which keeps it."
-      )
 
 
 def preprocessor_of(settings: Mapping[str, Any]) -> dict[str, Any]:

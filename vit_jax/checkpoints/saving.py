@@ -13,6 +13,7 @@ import flax.linen as nn
 from vit_jax.checkpoints import (
   adapt,
   bit,
+  hf_models,
   huggingface,
   lit,
   npz,
@@ -99,16 +100,20 @@ def save_checkpoint(
     _refuse_what_timm_lacks(model)
     torch_files.write_safetensors(path, torch.to_timm(flat), described)
   else:
-    huggingface.refuse_inexpressible(model)
+    hf_models.of(model)  # Refuses first what it is not.
     if "image_size" not in described:
-      raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
+      if any(path.startswith("Transformer/posembed_input/") for path in flat):
+        raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
+      crop = described["input"]["crop"]
+      described["image_size"] = [crop, crop] if isinstance(crop, int) else [*crop]
     size, channels = described["image_size"], adapt.input_channels(flat)
-    config = huggingface.config_of(model, size, channels, described.get("class_names", ()))
     files = {
-      huggingface.CONFIG: config,
+      huggingface.CONFIG: hf_models.config_of(
+        model, size, channels, described.get("class_names", ())
+      ),
       huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"]),
     }
-    torch_files.write_folder(path, torch.to_hf(flat), files, described)
+    torch_files.write_folder(path, hf_models.to_hf(flat, model), files, described)
 
 
 def format_of(path: Path, format: str | None) -> str:

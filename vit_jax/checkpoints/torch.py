@@ -105,7 +105,7 @@ TIMM_MIXER_TO_OURS: Table = [
 
 # Hugging Face's ViT, without the "vit." that models with a head put before it. Its pooler is a
 # dense layer with tanh on the class token: our `pre_logits`.
-HF_TO_OURS: Table = [
+_HF: Table = [
   ("embeddings.cls_token", "cls", COPY),
   ("embeddings.position_embeddings", "Transformer/posembed_input/pos_embedding", COPY),
   *dense("embeddings.patch_embeddings.projection", "embedding", CONV),
@@ -120,11 +120,11 @@ HF_TO_OURS: Table = [
   *dense("encoder.layer.{i}.intermediate.dense", _BLOCK + "MlpBlock_0/Dense_0"),
   *dense("encoder.layer.{i}.output.dense", _BLOCK + "MlpBlock_0/Dense_1"),
   *norm("layernorm", "Transformer/encoder_norm"),
-  *dense("pooler.dense", "pre_logits"),
-  *dense("classifier", "head"),
 ]
-# What DeiTForImageClassificationWithTeacher adds, under "deit." but for the heads.
+HF_TO_OURS: Table = [*_HF, *dense("pooler.dense", "pre_logits"), *dense("classifier", "head")]
+# DeiTForImageClassificationWithTeacher's, without the "deit.", which the heads don't have.
 HF_DEIT_TO_OURS: Table = [
+  *_HF,
   ("embeddings.distillation_token", "dist", COPY),
   *dense("cls_classifier", "head"),
   *dense("distillation_classifier", "head_dist"),
@@ -239,20 +239,3 @@ def from_hf(state: Mapping[str, np.ndarray], heads: int) -> tuple[Flat, list[str
   return to_ours(
     renamed(bare, HF_NEW_NAMES), HF_TO_OURS + HF_DEIT_TO_OURS + metaformer.HF_TO_OURS, heads
   )
-
-
-def to_hf(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Our flat parameters under the names that transformers writes into files.
-
-  With a head they are ViTForImageClassification's, else ViTModel's.
-
-  Raises:
-    UserError: the model has parameters that these have no place for; nothing is dropped.
-  """
-  state, left = to_theirs(flat, HF_TO_OURS)
-  if "head/kernel" not in flat:
-    refuse_left("transformers' ViTModel", left)
-    return state
-  left += [path for path in flat if path.startswith("pre_logits/")]
-  refuse_left("transformers' ViTForImageClassification", left)
-  return {n if n.startswith("classifier.") else f"vit.{n}": x for n, x in state.items()}
