@@ -58,6 +58,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.grad_norm_clip = 1.0
   config.label_smoothing = 0.0
   config.mixup = 0.0  # Alpha; 0 turns it off.
+  config.cutmix = 0.0  # Alpha; with mixup, either in half of the steps.
+  config.ema_decay = config_dict.placeholder(float)  # Of an average of the weights.
+  config.distill = ml_collections.ConfigDict()
+  config.distill.teacher = config_dict.placeholder(str)  # A run's work directory, or a model.
+  config.distill.checkpoint = config_dict.placeholder(str)  # Weights of that model.
+  config.distill.image_size = config_dict.placeholder(int)  # None: the teacher's own.
+  config.distill.loss = config_dict.placeholder(str)  # "hard" (None) or "soft".
+  config.distill.tau = config_dict.placeholder(float)
+  config.distill.weight = config_dict.placeholder(float)
+  config.distill.cache = config_dict.placeholder(bool)
   config.optim = ml_collections.ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 0.0})
   config.optim_dtype = "bfloat16"  # Of the momentum.
 

@@ -84,9 +84,7 @@ def test_restores_state_position_and_config(tmp_path):
 
 def test_saving_in_the_background_is_not_disturbed_by_later_steps(tmp_path):
   step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-  state = {"kernel": jnp.zeros((2000, 1000)), "small": jnp.zeros(3, jnp.bfloat16)}
-  sharding = mesh_lib.replicated(mesh_lib.make_mesh())
-  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+  state, target = _state(0, size=(2000, 1000)), _target(size=(2000, 1000))
   with Checkpointer(tmp_path / "c") as checkpointer:
     for i in range(1, 31):
       state = step(state)
@@ -94,7 +92,7 @@ def test_saving_in_the_background_is_not_disturbed_by_later_steps(tmp_path):
         checkpointer.save(i, state, _iterator(), {})
     checkpointer.wait()
     restored, _ = checkpointer.restore(10, target)
-  for value in tiny.leaves(restored).values():
+  for value in tiny.leaves(restored.params).values():
     assert np.unique(value.astype(np.float32)).tolist() == [10.0]
 
 

@@ -133,7 +133,7 @@ def test_equals_a_step_written_out(loss, bias, frozen):
 
   value, logits, updates, grad_norm = jax.device_get(written_out(params))
   state, step = setup(model, optimizer, loss=loss, frozen=frozen)
-  state, metrics = step(state, batch)
+  state, metrics = step(state, batch, None)
   for part in params if frozen is None else params.keys() - {"img"}:
     change = jax.tree.map(np.subtract, jax.device_get(state.params[part]), params[part])
     assert relative_error(change, updates[part]) < 1e-5, part
@@ -158,7 +158,7 @@ def test_what_is_frozen_stays_and_the_rest_learns():
   moments = [x.size for x in jax.tree.leaves(state.opt_state) if x.ndim]
   assert sum(moments) == 2 * sum(x.size for path, x in before.items() if path not in frozen)
   for seed in range(3):
-    state, _ = step(state, pairs(seed=seed))
+    state, _ = step(state, pairs(seed=seed), None)
   after = tiny.leaves(state.params)
   assert {p for p, value in before.items() if value.tobytes() == after[p].tobytes()} == frozen
 
@@ -176,7 +176,7 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
   for loss, bias, frozen in CASES:  # Beside the towers the losses cost nothing.
     model = lit(bias_init=bias)
     state, step = setup(model, optax.sgd(100.0), loss=loss, frozen=frozen)
-    compiled = step.lower(state, pairs()).compile()
+    compiled = step.lower(state, pairs(), None).compile()
     flops[frozen] = compiled.cost_analysis()["flops"]
     names = re.findall(r'op_name="([^"]*)"', compiled.as_text())
     backwards[frozen] = [n for n in names if "transpose(" in n and "/img/" in n]
@@ -204,7 +204,7 @@ def test_a_pattern_of_all_or_nothing_is_refused(tmp_path, frozen, message):
   model, optimizer = lit(), optax.sgd(0.1)
   state = jax.eval_shape(lambda: create_state(model, noise(model), optimizer, None, 0))
   with pytest.raises(UserError, match=message):
-    make_step(model, optimizer, frozen=frozen).lower(state, pairs())
+    make_step(model, optimizer, frozen=frozen).lower(state, pairs(), None)
 
 
 def assert_one_sentence(caught):

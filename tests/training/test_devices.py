@@ -75,7 +75,7 @@ def losses(run, devices):
       "label": rng.integers(CLASSES, size=BATCH).astype(np.int32),
       "tokens": rng.integers(259, size=(BATCH, 12)).astype(np.int32),
     }
-    state, metrics = step(state, mesh_lib.place_batch(batch, mesh))
+    state, metrics = step(state, mesh_lib.place_batch(batch, mesh), None)
     found.append(float(metrics["loss"]))
   [placed] = {len(x.sharding.device_set) for x in jax.tree.leaves(state)}
   return found, placed

@@ -34,3 +34,17 @@ def test_is_float32_for_bfloat16_logits():
   logits = jnp.array([[300.0, 0.0]], jnp.bfloat16)
   loss = losses.softmax_cross_entropy(logits, jnp.array([1]))
   assert loss.dtype == jnp.float32 and float(loss[0]) == 300.0
+
+
+@pytest.mark.parametrize("tau", [1.0, 3.0])
+def test_soft_distillation_equals_torch(tau):
+  rng = np.random.default_rng(0)
+  student, teacher = rng.normal(size=(2, 16, 7)) * 5
+  expected = torch.nn.functional.kl_div(
+    torch.log_softmax(torch.tensor(student) / tau, -1),
+    torch.log_softmax(torch.tensor(teacher) / tau, -1),
+    reduction="none",
+    log_target=True,
+  ).sum(-1)
+  ours = losses.soft_distillation(jnp.float32(student), jnp.float32(teacher), tau)
+  np.testing.assert_allclose(ours, tau**2 * expected.numpy(), rtol=1e-5, atol=1e-6)

@@ -60,7 +60,7 @@ def test_equals_a_step_written_out():
     return optax.softmax_cross_entropy(Small().apply({"params": params}, images), targets).mean()
 
   loss, grads = jax.value_and_grad(loss_fn)(params)
-  state, metrics = step(state, batch)
+  state, metrics = step(state, batch, None)
   assert _relative_error(state.params, jax.tree.map(lambda p, g: p - 0.5 * g, params, grads)) < 1e-6
   assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-6)
   assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
@@ -72,9 +72,9 @@ def test_accumulation_equals_the_big_batch(accum_steps):
   optimizer = optax.sgd(1.0)
   start, whole = _setup(optimizer=optimizer)
   before = jax.tree.map(jnp.copy, start.params)
-  after, metrics = whole(start, _batch())
+  after, metrics = whole(start, _batch(), None)
   start, accumulating = _setup(optimizer=optimizer, accum_steps=accum_steps)
-  after_parts, metrics_parts = accumulating(start, _batch())
+  after_parts, metrics_parts = accumulating(start, _batch(), None)
 
   def update(after):
     return jax.tree.map(jnp.subtract, after.params, before)
@@ -107,7 +107,7 @@ def test_mixup_equals_a_step_written_out(accum_steps):
     return optax.softmax_cross_entropy(Small().apply({"params": params}, images), targets).mean()
 
   loss, grads = jax.value_and_grad(loss_fn)(params)
-  _, metrics = step(state, batch)
+  _, metrics = step(state, batch, None)
   assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-6)
   assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
   right = np.mean(logits.argmax(-1) == labels.argmax(-1))
@@ -119,7 +119,7 @@ def test_without_mixup_nothing_changes():
   after = []
   for options in ({}, {"mixup": 0.0, "num_classes": 5}):
     state, step = _setup(Small(dropout_rate=0.5), accum_steps=2, **options)
-    after.append(tiny.leaves(step(state, _batch())))
+    after.append(tiny.leaves(step(state, _batch(), None)))
   for path, value in after[0].items():
     np.testing.assert_array_equal(value, after[1][path], err_msg=path)
 
@@ -138,7 +138,7 @@ def test_chance_differs_between_steps_and_seeds_but_repeats(model, options):
     step = make_train_step(objective, optimizer, optax.constant_schedule(0.0), mesh)
     result = []
     for _ in range(2):
-      state, metrics = step(state, _batch())
+      state, metrics = step(state, _batch(), None)
       result.append(float(metrics["loss"]))
     return result
 
@@ -155,14 +155,64 @@ def test_a_loss_that_is_not_finite_leaves_the_parameters_as_they_were():
       return nn.Dense(5)(x.reshape(x.shape[0], -1)) * jnp.where(x.max() > 0.5, jnp.inf, 1.0)
 
   state, step = _setup(Exploding(), optax.adam(0.1))
-  state, _ = step(state, _batch() | {"image": _batch()["image"] // 2})
+  state, _ = step(state, _batch() | {"image": _batch()["image"] // 2}, None)
   good = tiny.leaves((state.params, state.opt_state))
-  state, metrics = step(state, _batch() | {"image": np.full((16, 4, 4, 3), 255, np.uint8)})
+  state, metrics = step(state, _batch() | {"image": np.full((16, 4, 4, 3), 255, np.uint8)}, None)
   assert int(metrics["first_bad_step"]) == 2
-  state, metrics = step(state, _batch() | {"image": _batch()["image"] // 2})
+  state, metrics = step(state, _batch() | {"image": _batch()["image"] // 2}, None)
   assert np.isfinite(float(metrics["loss"])) and int(metrics["first_bad_step"]) == 2
   for path, value in tiny.leaves((state.params, state.opt_state)).items():
     np.testing.assert_array_equal(value, good[path], err_msg=path)
+
+
+class WithStatistics(nn.Module):
+  """Counts what it has seen, as batch normalisation does."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Dense(8)(x.reshape(x.shape[0], -1))
+    return nn.Dense(5)(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+
+
+@pytest.mark.parametrize("accum_steps", [1, 2])
+def test_batch_statistics_follow_every_micro_batch(accum_steps):
+  model = WithStatistics()
+  state, step = _setup(model, optax.sgd(0.0), accum_steps=accum_steps)
+  batch, variables = _batch(), jax.tree.map(jnp.copy, state.variables)
+  parts = [batch["image"][i::accum_steps] for i in range(accum_steps)]
+  losses = []
+  for i, part in enumerate(parts):
+    images, labels = part.astype(np.float32) / 127.5 - 1, batch["label"][i::accum_steps]
+    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
+    variables |= updated
+  state, metrics = step(state, batch, None)
+  assert _relative_error(state.collections, {"batch_stats": variables["batch_stats"]}) < 1e-6
+  assert float(metrics["loss"]) == pytest.approx(float(np.mean(losses)), rel=1e-5)
+  # In evaluation they are what was learned, and not this batch's.
+  evaluated = model.apply(state.variables, parts[0].astype(np.float32) / 127.5 - 1)
+  assert _relative_error(evaluated, logits) > 0.1
+
+
+def test_the_average_follows_parameters_and_statistics():
+  model, optimizer, mesh = WithStatistics(), optax.sgd(0.5), mesh_lib.make_mesh()
+  state = create_state(model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, mesh=mesh, ema=True)
+  step = make_train_step(
+    objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3),
+    optimizer,
+    optax.constant_schedule(0.5),
+    mesh,
+    ema_decay=0.25,
+  )
+  expected = jax.tree.map(jnp.copy, state.variables)
+  for number, decay in enumerate((2 / 11, 3 / 12, 0.25), 1):  # (1 + n) / (10 + n), at most 0.25.
+    state, _ = step(state, _batch(seed=number), None)
+    expected = jax.tree.map(
+      lambda a, b, decay=decay: decay * a + (1 - decay) * b, expected, state.variables
+    )
+  assert _relative_error(state.ema, expected) < 1e-6
+  assert _relative_error(state.variables, expected) > 1e-2
+  assert state.result is state.ema
 
 
 PROGRAM = """
@@ -173,7 +223,7 @@ assert jax.device_count() == int(sys.argv[1])
 state, step = _setup(accum_steps=2, mixup=0.4, num_classes=5)
 losses = []
 for seed in range(3):
-  state, metrics = step(state, _batch(32, seed))
+  state, metrics = step(state, _batch(32, seed), None)
   losses.append(float(metrics["loss"]))
 placed = {len(x.sharding.device_set) for x in jax.tree.leaves(state)}
 print(json.dumps([losses, sorted(placed)]))

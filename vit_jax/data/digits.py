@@ -29,7 +29,7 @@ def open_digits() -> Dataset:
   """The digits as uint8 [8, 8, 1] (0..16 scaled to 0..255): 1,257 train, 180 val, 360 test.
 
   The splits are stratified with a fixed seed, so a number here can be compared with any other
-  that states the same split.
+  that states the same split. `few` has the first 10 of each class of `train`.
   """
   from sklearn.datasets import load_digits
   from sklearn.model_selection import train_test_split
@@ -42,7 +42,9 @@ def open_digits() -> Dataset:
   )
   train, val = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=0)
   whole = ArraySource(images, labels, [f"digits:{i}" for i in range(len(labels))])
-  tables = {"train": whole.select(train), "val": whole.select(val), "test": whole.select(test)}
+  few = np.sort(np.concatenate([train[labels[train] == c][:10] for c in range(10)]))
+  splits = {"train": train, "val": val, "test": test, "few": few}
+  tables = {name: whole.select(indices) for name, indices in splits.items()}
   return Dataset(name="digits", class_names=CLASS_NAMES, tables=tables)
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -99,18 +99,20 @@ class _SkipBadIterator(grain.DatasetIterator):
 class _Load:
   """Reads one example by its index and transforms it; any error becomes a `_Failure`."""
 
-  def __init__(self, source: Source, transform):
+  def __init__(self, source: Source, transform, rows: Mapping[str, np.ndarray] | None = None):
     self._source = source
     self._transform = transform
+    self._rows = rows or {}
 
   def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict | _Failure:
     record = None
     try:
       record = self._source[int(index)]
-      return self._transform(record, rng)
+      example = self._transform(record, rng)
     except Exception as e:
       name = record["id"] if record else self._source.name(int(index))
       return _Failure(name, e)
+    return {**example, **{name: values[index] for name, values in self._rows.items()}}
 
 
 class _Order:
@@ -167,6 +169,7 @@ class TrainLoader:
     shard_index: int = 0,
     shard_count: int = 1,
     captions: Captions | None = None,
+    rows: Mapping[str, np.ndarray] | None = None,
   ):
     """Sets up the stream; nothing is read before the first batch is asked for.
 
@@ -180,6 +183,7 @@ class TrainLoader:
       max_bad_fraction: share of the split's images that may fail to decode.
       shard_index, shard_count: this process among those that share each epoch.
       captions: makes the texts, for models that read them.
+      rows: arrays [examples of the source, ...], whose rows become part of the batches by name.
     """
     if batch_size < 1:
       raise UserError(f"batch={batch_size} must be at least 1.")
@@ -189,13 +193,13 @@ class TrainLoader:
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # Any seed to 32 bits.
     order = _Order(len(source), seed, shard_index, shard_count)
     if isinstance(source, ArraySource):
-      load = _LoadBatch(source, transform, order, batch_size)
+      load = _LoadBatch(_Load(source, transform, rows), order, batch_size)
       work = grain.MapDataset.range(sys.maxsize // batch_size // shard_count)
       work = work.random_map(load, seed=seed)
       buffer = max(2, prefetch // batch_size)
       self._dataset = work.to_iter_dataset(_read_options(min(threads, 1), buffer))
     else:
-      work = grain.MapDataset.source(order).random_map(_Load(source, transform), seed=seed)
+      work = grain.MapDataset.source(order).random_map(_Load(source, transform, rows), seed=seed)
       examples = _SkipBad(work.to_iter_dataset(_read_options(threads, prefetch)), self._bad)
       self._dataset = examples.batch(batch_size, drop_remainder=True)
 
@@ -219,16 +223,17 @@ class TrainLoader:
 class _LoadBatch:
   """Transforms a whole batch of images in memory, given their indices."""
 
-  def __init__(self, source: ArraySource, transform, order: _Order, batch_size: int):
-    self._source = source
-    self._transform = transform
+  def __init__(self, load: _Load, order: _Order, batch_size: int):
+    self._load = load
     self._order = order
     self._batch_size = batch_size
 
   def __call__(self, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     first = batch * self._batch_size
-    indices = [self._order[first + k] for k in range(self._batch_size)]
-    examples = [self._transform(self._source[i], rng) for i in indices]
+    examples = [self._load(self._order[first + k], rng) for k in range(self._batch_size)]
+    for example in examples:
+      if isinstance(example, _Failure):  # Images in memory need no decoding, so it is ours.
+        raise example.error
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 

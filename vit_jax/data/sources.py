@@ -115,6 +115,22 @@ class ConcatSource(Source):
     return part.name(position)
 
 
+class Numbered(Source):
+  """A source whose labels are the indices of its records."""
+
+  def __init__(self, source: Source):
+    self._source = source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    return {**self._source[index], "label": index}
+
+  def name(self, index: int) -> str:
+    return self._source.name(index)
+
+
 def _concat(parts: Sequence[Source]) -> Source:
   if len(parts) == 1:
     return parts[0]

@@ -178,6 +178,24 @@ def predict(
   return results
 
 
+def refuse_other_classes(
+  classifier: Classifier, class_names: Sequence[str], dataset: str, model: str = "the model"
+) -> None:
+  """Raises UserError unless a classifier has the classes of a data set, as far as it names them."""
+  if len(class_names) != len(classifier.class_names):
+    raise UserError(
+      f"{dataset} has {len(class_names)} classes, but {model} has "
+      f"{len(classifier.class_names)}; use a data set with the same classes."
+    )
+  if classifier.named and tuple(class_names) != classifier.class_names:
+    pairs = zip(class_names, classifier.class_names, strict=True)
+    ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+    raise UserError(
+      f"{dataset} has class {ours!r} where {model} has {theirs!r}; use a data set with the same "
+      "classes in the same order."
+    )
+
+
 def evaluate_split(
   classifier: Classifier,
   split: str,
@@ -209,18 +227,7 @@ def evaluate_split(
     raise UserError(
       f"{name} has texts and no classes; how well they are found is measured in training."
     )
-  if len(data.class_names) != len(classifier.class_names):
-    raise UserError(
-      f"{name} has {len(data.class_names)} classes, but the model has "
-      f"{len(classifier.class_names)}; evaluate on a data set with the same classes."
-    )
-  if classifier.named and data.class_names != classifier.class_names:
-    pairs = zip(data.class_names, classifier.class_names, strict=True)
-    ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
-    raise UserError(
-      f"{name} has class {ours!r} where the model has {theirs!r}; evaluate on a data set with the "
-      f"same classes in the same order."
-    )
+  refuse_other_classes(classifier, data.class_names, name)
   spec = classifier.splits.get(split) if dataset is None else None
   batch = math.ceil(batch / jax.device_count()) * jax.device_count()
   batches = loader.eval_batches(

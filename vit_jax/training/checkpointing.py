@@ -141,7 +141,7 @@ class Checkpointer:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
+          state=ocp.args.StandardSave(_parts(state)),
           data=grain.checkpoint.CheckpointSave(iterator),
           config=ocp.args.JsonSave(dict(config)),
         ),
@@ -205,7 +205,7 @@ class Checkpointer:
     Raises:
       UserError: if the step was made for another state (another version of the model).
     """
-    items = {"state": ocp.args.StandardRestore(target), "config": ocp.args.JsonRestore()}
+    items = {"state": ocp.args.StandardRestore(_parts(target)), "config": ocp.args.JsonRestore()}
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     try:
@@ -216,7 +216,7 @@ class Checkpointer:
         f"{self._directory / str(step)} does not fit this model and optimizer ({reason}); "
         f"use another workdir."
       ) from error
-    return restored.state, restored.config
+    return target.replace(**restored.state), restored.config
 
   def reached_preemption(self, step: int) -> bool:
     """With several processes: whether all of them are to stop after this step."""
@@ -231,6 +231,11 @@ class Checkpointer:
       self._threads.shutdown()
       if self._lock is not None:
         os.close(self._lock)
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+  """What a state consists of; an average that is not kept leaves no trace."""
+  return {name: value for name, value in vars(state).items() if value is not None}
 
 
 def _lock(directory: epath.Path) -> int | None:

@@ -35,6 +35,12 @@ _EFFECT = (
   ("contrastive_loss", "with a model of two towers (LiT)", lambda p: p.text),
   ("init.img", "with a model of two towers (LiT)", lambda p: p.text),
   ("init.txt", "with a model of two towers (LiT)", lambda p: p.text),
+  ("distill.tau", "with distill.loss='soft'", lambda p: p.distill and p.distill.loss == "soft"),
+  (
+    "distill.checkpoint",
+    "where distill.teacher is a name of the registry",
+    lambda p: p.distill and not _is_path(p.distill.teacher),
+  ),
   ("pp.min_area", "with pp.train_crop='inception'", lambda p: p.pp.train_crop == "inception"),
   (
     "pp.resize",
@@ -42,6 +48,10 @@ _EFFECT = (
     lambda p: p.pp.train_crop == "random" or p.pp.eval_resize == "resize_crop",
   ),
 )
+
+
+def _is_path(name: str) -> bool:
+  return os.path.isdir(name) or "://" in name
 
 
 def _is_local(dataset: str) -> bool:
@@ -86,8 +96,16 @@ def check(plan: Plan) -> None:
     )
   if not 0 <= plan.label_smoothing < 1:
     raise UserError(f"config.label_smoothing={plan.label_smoothing} should be in [0, 1).")
-  if plan.mixup < 0:
-    raise UserError(f"config.mixup={plan.mixup} should not be negative; 0 turns it off.")
+  for key in ("mixup", "cutmix"):
+    if getattr(plan, key) < 0:
+      value = getattr(plan, key)
+      raise UserError(f"config.{key}={value} should not be negative; 0 turns it off.")
+  if plan.ema_decay is not None and not 0 < plan.ema_decay < 1:
+    raise UserError(
+      f"config.ema_decay={plan.ema_decay} should be in (0, 1), such as 0.9999; None turns it off."
+    )
+  if plan.distill:
+    _check_distillation(plan)
   if not all(0 < share < 1 for share in plan.decay_at):
     raise UserError(f"config.decay_at={plan.decay_at} should be shares of total_steps in (0, 1).")
   if plan.decay_factor <= 0:
@@ -109,6 +127,24 @@ def check(plan: Plan) -> None:
     raise UserError(
       f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
       f"use a multiple of it."
+    )
+
+
+def _check_distillation(plan: Plan) -> None:
+  distill = plan.distill
+  if plan.text:
+    raise UserError(
+      f"config.distill.teacher={distill.teacher!r} has no effect on {plan.model.name}, which does "
+      "not learn classes; remove it."
+    )
+  if distill.tau <= 0:
+    raise UserError(f"config.distill.tau={distill.tau} should be positive.")
+  if not 0 < distill.share <= 1:
+    raise UserError(f"config.distill.weight={distill.weight} should be in (0, 1].")
+  if distill.cache and (plan.mixup or plan.cutmix):
+    raise UserError(
+      "config.distill.cache=True does not go with mixup or cutmix, since a mixed image has no "
+      "answer in the cache; turn either off."
     )
 
 
@@ -134,7 +170,12 @@ def _check_two_towers(plan: Plan) -> None:
   if temperature is not None and (temperature <= 0 or not plan.from_scratch):
     why = "should be positive" if temperature <= 0 else "has no effect: the checkpoint has its own"
     raise UserError(f"config.model.temperature_init={temperature} {why}.")
-  for key, off in (("accum_steps", 1), ("label_smoothing", 0.0), ("mixup", 0.0)):
+  for key, off in (
+    ("accum_steps", 1),
+    ("label_smoothing", 0.0),
+    ("mixup", 0.0),
+    ("cutmix", 0.0),
+  ):
     if getattr(plan, key) != off:
       raise UserError(
         f"config.{key}={getattr(plan, key)} does not go with a contrastive loss, which compares "

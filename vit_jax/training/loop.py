@@ -48,7 +48,8 @@ def train_and_evaluate(
   Returns:
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
     checkpoint), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
-    (training alone), `parameters`, and `1-nn` if `config.baseline` asks for it (see
+    (training alone), `parameters`, with `config.ema_decay` also `test_raw`, of the weights that are
+    not averaged, and `1-nn` if `config.baseline` asks for it (see
     `vit_jax.evaluation.baseline.compare`).
 
   Raises:
@@ -90,7 +91,9 @@ def train_and_evaluate(
     mesh,
     accum_steps=plan.accum_steps,
     frozen=plan.frozen,
+    ema_decay=plan.ema_decay,
   )
+  fixed = mesh_lib.place_whole(task.fixed, mesh)
   batches = loader.TrainLoader(
     train,
     plan.pp,
@@ -101,6 +104,7 @@ def train_and_evaluate(
     shard_index=jax.process_index(),
     shard_count=jax.process_count(),
     captions=task.captions,
+    rows=task.rows(train, mesh),
   ).iterator()
 
   with Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer:
@@ -111,7 +115,13 @@ def train_and_evaluate(
         model, variables = restore.build_model(plan, num_classes)
       start = 0
       state = create_state(
-        model, variables, optimizer, restore.init_images(plan.pp), plan.seed, mesh=mesh
+        model,
+        variables,
+        optimizer,
+        restore.init_images(plan.pp),
+        plan.seed,
+        mesh=mesh,
+        ema=plan.ema_decay is not None,
       )
     else:
       state, saved = checkpointer.restore(start, target, batches)
@@ -131,7 +141,7 @@ def train_and_evaluate(
       ) as progress,
     ):
       for step in range(start + 1, plan.total_steps + 1):
-        state, metrics = train_step(state, mesh_lib.place_batch(next(batches), mesh))
+        state, metrics = train_step(state, mesh_lib.place_batch(next(batches), mesh), fixed)
         progress.update(step, metrics)
         checkpointer.poll()
         _refuse_divergence(progress, checkpointer)
@@ -143,9 +153,11 @@ def train_and_evaluate(
           continue
         with progress.paused():
           _refuse_divergence(progress, checkpointer)
-          scores = evaluator("val", state.variables) if evaluates else None
+          scores = evaluator("val", state.result) if evaluates else None
           if scores:
             progress.evaluated(step, "val", scores)
+            if plan.ema_decay is not None:
+              progress.evaluated(step, "val_raw", evaluator("val", state.variables))
           if saves or checkpointer.is_better(scores):
             saved = {"plan": plan.to_dict(), "timer": progress.timer}
             checkpointer.save(step, state, batches, saved, scores)
@@ -161,10 +173,13 @@ def train_and_evaluate(
       if scores := checkpointer.metrics(best):
         results["val"] = scores
       if "test" in evaluator:
-        results["test"] = evaluator("test", state.variables)
+        results["test"] = evaluator("test", state.result)
         progress.evaluated(best, "test", results["test"])
+        if plan.ema_decay is not None:
+          results["test_raw"] = evaluator("test", state.variables)
+          progress.evaluated(best, "test_raw", results["test_raw"])
         if plan.baseline:
-          right = evaluator.right("test", state.variables)
+          right = evaluator.right("test", state.result)
           results["1-nn"] = compared = baseline.compare(
             right, baseline.nearest_neighbour(train, test)
           )

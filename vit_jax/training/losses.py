@@ -35,6 +35,43 @@ def softmax_cross_entropy(
   return loss
 
 
+def soft_distillation(
+  student: Float[Array, "b k"], teacher: Float[Array, "b k"], tau: float
+) -> Float[Array, " b"]:
+  """tau^2 times the KL divergence of the student's softmax(./tau) from the teacher's.
+
+  Eq. 2 of arXiv:2012.12877, after arXiv:1503.02531, section 2: the factor keeps the gradient's size
+  whatever the temperature.
+
+  Args:
+    student: logits [batch, classes], any float type; computed in float32.
+    teacher: likewise.
+    tau: the temperature; a high one shows how the teacher ranks the wrong classes.
+
+  Returns:
+    [batch] float32, in nats.
+  """
+  student, teacher = (
+    jax.nn.log_softmax(logits.astype(jnp.float32) / tau) for logits in (student, teacher)
+  )
+  return tau**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+
+
+def hard_distillation(
+  student: Float[Array, "b k"], teacher: Float[Array, "b k"]
+) -> Float[Array, " b"]:
+  """Cross-entropy against the class that the teacher names, eq. 3 of arXiv:2012.12877.
+
+  Args:
+    student: logits [batch, classes].
+    teacher: likewise.
+
+  Returns:
+    [batch] float32, in nats.
+  """
+  return softmax_cross_entropy(student, teacher.argmax(axis=-1))
+
+
 def contrastive_softmax(logits: Float[Array, "b b"]) -> Float[Array, " b"]:
   """Each image should find its text among those of the batch, and each text its image.
 

@@ -59,6 +59,11 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def place_whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Puts all of a tree of arrays on every device."""
+  return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+
+
 def place_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """Puts this process's part of a batch (a tree of NumPy arrays) on the devices."""
   sharding = batch_sharding(mesh)

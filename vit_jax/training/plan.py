@@ -83,6 +83,35 @@ class InitPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillPlan:
+  """Whom a student learns from, section 4 of arXiv:2012.12877; see `training.teacher`.
+
+  Attributes:
+    teacher: work directory of a run, or a name in the registry; any family.
+    checkpoint: weights for a name in the registry; None takes the recommended ones.
+    image_size: what the teacher sees, in pixels; None: what it was trained or released for.
+    loss: "hard", the class that the teacher names, or "soft", all its probabilities.
+    tau: temperature of the soft ones; 3, as in the paper, where it says nothing.
+    weight: share of the teacher in the loss; None: the paper's 0.5 (hard) or 0.1 (soft).
+    cache: whether the teacher is asked once for each training image, as it is, instead of in every
+      step for what augmentation made of it.
+  """
+
+  teacher: str
+  checkpoint: str | None = None
+  image_size: int | None = None
+  loss: Literal["hard", "soft"] = "hard"
+  tau: float = 3.0
+  weight: float | None = None
+  cache: bool = False
+
+  @property
+  def share(self) -> float:
+    usual = 0.5 if self.loss == "hard" else 0.1
+    return usual if self.weight is None else self.weight
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
   """All that a training run depends on. One field per config key."""
 
@@ -99,6 +128,8 @@ class Plan:
   text: TextPlan | None = None
   init: InitPlan = InitPlan()
   contrastive_loss: Literal["softmax", "sigmoid"] = "softmax"
+  # A teacher to learn from beside the labels; None for none.
+  distill: DistillPlan | None = None
   # Pattern of the parameters that are not trained, from the beginning of their path: "img/".
   frozen: str | None = None
   # Optimization.
@@ -115,6 +146,8 @@ class Plan:
   grad_norm_clip: float | None = 1.0
   label_smoothing: float = 0.0
   mixup: float = 0.0  # Alpha of arXiv:1710.09412; 0 turns it off.
+  cutmix: float = 0.0  # Alpha of arXiv:1905.04899; with mixup, either in half of the steps.
+  ema_decay: float | None = None  # Of an average of the weights, which is then the run's result.
   batch: int = 512
   accum_steps: int = 1
   seed: int = 0
@@ -176,11 +209,12 @@ class Plan:
   @classmethod
   def from_dict(cls, saved: Mapping[str, Any]) -> Plan:
     """Makes a plan from what `to_dict` gave; keys that have since been added get their default."""
-    text = saved.get("text")
+    text, distill = saved.get("text"), saved.get("distill")
     sections = {
       "model": _saved_model(saved["model"]),
       "text": keys_lib.read(TextPlan, text, "text.") if text else None,
       "init": keys_lib.read(InitPlan, saved.get("init", {}), "init."),
+      "distill": keys_lib.read(DistillPlan, distill, "distill.") if distill else None,
       "pp": keys_lib.read(transforms.Preprocessing, saved["pp"], "pp."),
       "optim": keys_lib.read(OptimPlan, saved["optim"], "optim."),
       "mesh": keys_lib.read(MeshPlan, saved["mesh"], "mesh."),
@@ -210,6 +244,7 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     "model": model,
     "init": (init := keys_lib.read(InitPlan, keys_lib.section(keys, "init"), "init.")),
     "text": _read_text(keys_lib.section(keys, "text"), model, init),
+    "distill": _read_distill(keys_lib.section(keys, "distill")),
     "pp": _read_preprocessing(keys_lib.section(keys, "pp"), model),
     "optim": keys_lib.read(OptimPlan, keys_lib.section(keys, "optim"), "optim."),
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
@@ -301,6 +336,19 @@ def _read_text(keys: dict[str, Any], model: ModelPlan, init: InitPlan) -> TextPl
       "end of the text, which the others give."
     )
   return text
+
+
+def _read_distill(keys: dict[str, Any]) -> DistillPlan | None:
+  given = _given(keys)
+  if not given.get("teacher"):
+    given.pop("teacher", None)
+    if given:
+      raise UserError(
+        f"config.distill.{next(iter(given))} has no effect without config.distill.teacher; name a "
+        "model or the work directory of a run."
+      )
+    return None
+  return keys_lib.read(DistillPlan, given, "distill.")
 
 
 def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Preprocessing:

@@ -192,7 +192,7 @@ def load_run(
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     state, _ = checkpointer.restore(step, state_target(model, plan, device))
     metrics = checkpointer.metrics(step) or None
-  return model, state.variables, dataclasses.replace(info, step=step, metrics=metrics)
+  return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
 
 
 def build_model(
@@ -292,7 +292,14 @@ def state_target(
 ) -> TrainState:
   """The shapes, types and sharding of a run's state, without computing it."""
   shapes = jax.eval_shape(
-    lambda: create_state(model, None, optim.make_optimizer(plan), init_images(plan.pp), 0)
+    lambda: create_state(
+      model,
+      None,
+      optim.make_optimizer(plan),
+      init_images(plan.pp),
+      0,
+      ema=plan.ema_decay is not None,
+    )
   )
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 

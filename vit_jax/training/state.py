@@ -28,6 +28,7 @@ class TrainState:
     first_bad_step: int32 scalar, the first step whose loss, gradient or update was not finite, or
       -1. From that step on `params` and `opt_state` no longer change.
     collections: the model's other variables (such as batch statistics), by collection.
+    ema: exponential moving average of `variables`; None where none is kept.
   """
 
   step: jax.Array
@@ -36,11 +37,17 @@ class TrainState:
   rng: jax.Array
   first_bad_step: jax.Array
   collections: Any
+  ema: Any = None
 
   @property
   def variables(self) -> dict[str, Any]:
     """What `model.apply` takes."""
     return {"params": self.params, **self.collections}
+
+  @property
+  def result(self) -> dict[str, Any]:
+    """What the run is for: the average where one is kept, else the variables themselves."""
+    return self.variables if self.ema is None else self.ema
 
 
 def create_state(
@@ -51,6 +58,7 @@ def create_state(
   seed: int,
   *,
   mesh: jax.sharding.Mesh | None = None,
+  ema: bool = False,
 ) -> TrainState:
   """Makes the state before the first step.
 
@@ -61,6 +69,7 @@ def create_state(
     images: float32 [batch, h, w, c], whose shape the parameters depend on.
     seed: decides the initial parameters and the dropout masks.
     mesh: the state is replicated over it; None leaves that to JAX.
+    ema: whether to keep an average, which begins at the initial values.
   """
 
   def create(variables: Any, seed: jax.Array) -> TrainState:
@@ -74,6 +83,7 @@ def create_state(
       rng=jax.random.key_data(step_key),
       first_bad_step=jnp.int32(-1),
       collections={k: v for k, v in variables.items() if k != "params"},
+      ema=dict(variables) if ema else None,
     )
 
   sharding = None if mesh is None else mesh_lib.replicated(mesh)

@@ -30,7 +30,8 @@ def make_train_step(
   *,
   accum_steps: int = 1,
   frozen: str | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  ema_decay: float | None = None,
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
   """Compiles one update.
 
   Args:
@@ -41,10 +42,12 @@ def make_train_step(
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
     frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
       computed backwards that only they would need.
+    ema_decay: of the state's average, see `averaged`; for a state that keeps one.
 
   Returns:
-    `step(state, batch) -> (state, metrics)`; the state passed in is donated. Metrics are scalars:
-    `loss` and those of the objective, `grad_norm` (before clipping), `learning_rate`,
+    `step(state, batch, fixed) -> (state, metrics)`; the state passed in is donated, and `fixed` is
+    what the objective needs that does not change (a teacher's variables), or None. Metrics are
+    scalars: `loss` and those of the objective, `grad_norm` (before clipping), `learning_rate`,
     `first_bad_step`.
   """
 
@@ -54,11 +57,11 @@ def make_train_step(
       params = jax.tree.map(stop, optim.frozen_mask(params, frozen), params)
     return objective(params, *arguments)
 
-  def gradients(state: TrainState, batch: Batch, rng: jax.Array):
+  def gradients(state: TrainState, batch: Batch, fixed: Any, rng: jax.Array):
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     batch_rng = jax.random.fold_in(rng, _WHOLE_BATCH)
     if accum_steps == 1:
-      return value_and_grad(state.params, state.collections, batch, rng, batch_rng)
+      return value_and_grad(state.params, state.collections, batch, rng, batch_rng, fixed)
 
     # Every accum_steps-th example goes into the same micro-batch: then each device keeps its own
     # examples, while consecutive slices would move them between devices.
@@ -66,22 +69,29 @@ def make_train_step(
       x = x.reshape(x.shape[0] // accum_steps, accum_steps, *x.shape[1:])
       return jnp.moveaxis(x, 1, 0)
 
-    def one(index: jax.Array, micro: Batch):
+    def one(collections: Any, index: jax.Array, micro: Batch):
       micro_rng = jax.random.fold_in(rng, index)
-      return value_and_grad(state.params, state.collections, micro, micro_rng, batch_rng)
+      (loss, (own, collections)), grads = value_and_grad(
+        state.params, collections, micro, micro_rng, batch_rng, fixed
+      )
+      return (loss, own, grads), collections
 
-    def add_one(total, index_and_micro):
-      return jax.tree.map(jnp.add, total, one(*index_and_micro)), None
+    # Batch statistics see the micro-batches one after the other, as PyTorch's do.
+    def add_one(carry, index_and_micro):
+      total, collections = carry
+      part, collections = one(collections, *index_and_micro)
+      return (jax.tree.map(jnp.add, total, part), collections), None
 
     parts = (jnp.arange(accum_steps), jax.tree.map(split, batch))
-    shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], parts))
+    shapes, _ = jax.eval_shape(one, state.collections, *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add_one, zeros, parts)
-    return jax.tree.map(lambda x: x / accum_steps, total)
+    (total, collections), _ = jax.lax.scan(add_one, (zeros, state.collections), parts)
+    loss, own, grads = jax.tree.map(lambda x: x / accum_steps, total)
+    return (loss, (own, collections)), grads
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+  def train_step(state: TrainState, batch: Batch, fixed: Any) -> tuple[TrainState, Metrics]:
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    (loss, own), grads = gradients(state, batch, rng)
+    (loss, (own, collections)), grads = gradients(state, batch, fixed, rng)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -93,10 +103,10 @@ def make_train_step(
       (state.first_bad_step < 0) & ~finite, state.step + 1, state.first_bad_step
     )
     good = first_bad_step < 0
-    params, opt_state = jax.tree.map(
+    params, opt_state, collections = jax.tree.map(
       lambda new, old: jnp.where(good, new, old),
-      (params, opt_state),
-      (state.params, state.opt_state),
+      (params, opt_state, collections),
+      (state.params, state.opt_state, state.collections),
     )
     metrics = {
       "loss": loss,
@@ -106,11 +116,30 @@ def make_train_step(
       "first_bad_step": first_bad_step,
     }
     state = state.replace(
-      step=state.step + 1, params=params, opt_state=opt_state, first_bad_step=first_bad_step
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      first_bad_step=first_bad_step,
+      collections=collections,
     )
+    if ema_decay is not None:
+      state = state.replace(ema=averaged(state.ema, state.variables, ema_decay, state.step))
     return state, metrics
 
   whole, split_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return jax.jit(
-    train_step, in_shardings=(whole, split_batch), out_shardings=(whole, whole), donate_argnums=0
+    train_step,
+    in_shardings=(whole, split_batch, whole),
+    out_shardings=(whole, whole),
+    donate_argnums=0,
   )
+
+
+def averaged(average: Any, values: Any, decay: float, step: jax.Array) -> Any:
+  """Moves an exponential moving average towards the values after update number `step`.
+
+  In the first steps by more than `1 - decay`: the decay is at most (1 + step) / (10 + step), as in
+  TensorFlow's, so that a short run's average does not remember its initial values.
+  """
+  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), average, values)

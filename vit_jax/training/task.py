@@ -4,7 +4,7 @@
 
 A plan with `text` (a model of two towers) learns from pairs of images and texts: with texts of
 their own it is judged by retrieval, with those made of their classes as a zero-shot classifier. Any
-other plan learns to classify.
+other plan learns to classify; with `distill` from a teacher, too.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from vit_jax.checkpoints import vocabulary
 from vit_jax.data import sources, text
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, retrieval, zeroshot
+from vit_jax.models import deit
 from vit_jax.training import objectives
+from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
 
 
@@ -34,17 +37,20 @@ class Evaluator(Protocol):
   def right(self, split: str, variables: Any) -> Any: ...
 
 
-class Task(Protocol):
+class Task:
   """See `make_task`.
 
   Attributes:
     captions: makes the texts of training examples; None where there are none.
+    fixed: variables that the objective needs and training does not change; None for none.
   """
 
   captions: text.Captions | None
+  fixed: Any = None
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     """What a training step minimises."""
+    raise NotImplementedError
 
   def evaluator(
     self,
@@ -53,6 +59,12 @@ class Task(Protocol):
     mesh: jax.sharding.Mesh,
   ) -> Evaluator:
     """How well the model does on the splits."""
+    raise NotImplementedError
+
+  def rows(self, train: sources.Source, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+    """What the training examples bring along beside image and label, see `loader.TrainLoader`."""
+    del train, mesh
+    return {}
 
 
 def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
@@ -66,6 +78,8 @@ def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
       raise UserError(
         f"{plan.dataset} has texts and no classes; train a model of two towers (configs/lit.py)."
       )
+    if plan.distill:
+      return Distillation(plan, len(class_names), teacher_lib.load(plan, tuple(class_names)))
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
   if not class_names:
@@ -94,20 +108,24 @@ def _evaluation(plan: Plan, mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Task):
   """Images have labels."""
 
   plan: Plan
   num_classes: int
-  captions: None = None
+
+  captions = None
 
   def objective(self, model: nn.Module) -> objectives.Objective:
-    return objectives.classification(
-      model,
+    return objectives.classification(model, **self._options())
+
+  def _options(self) -> dict[str, Any]:
+    return dict(
       mean=self.plan.pp.mean,
       std=self.plan.pp.std,
       label_smoothing=self.plan.label_smoothing,
       mixup=self.plan.mixup,
+      cutmix=self.plan.cutmix,
       num_classes=self.num_classes,
     )
 
@@ -117,7 +135,34 @@ class Classification:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class Distillation(Classification):
+  """Images have labels, and a teacher an opinion of them."""
+
+  teacher: teacher_lib.Teacher
+
+  @property
+  def fixed(self) -> Any:
+    return None if self.plan.distill.cache else self.teacher.variables
+
+  def objective(self, model: nn.Module) -> objectives.Objective:
+    if isinstance(model, deit.DistilledVisionTransformer):
+      model = model.clone(average_heads=False)
+    return objectives.distillation(
+      model,
+      self.teacher,
+      compare=teacher_lib.comparison(self.plan.distill),
+      weight=self.plan.distill.share,
+      **self._options(),
+    )
+
+  def rows(self, train, mesh) -> dict[str, np.ndarray]:
+    if not self.plan.distill.cache:
+      return {}
+    return {"teacher": self.teacher.answers(train, self.plan, mesh)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs(Task):
   """Images have texts of their own."""
 
   plan: Plan

@@ -1,0 +1,216 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Learning from a teacher: the loss written out, and runs taught by another run."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_run as tiny
+
+from vit_jax.data import loader, sources, transforms
+from vit_jax.errors import UserError
+from vit_jax.evaluation import classifier
+from vit_jax.models.registry import create_model
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import objectives, progress, teacher
+from vit_jax.training.loop import train_and_evaluate
+from vit_jax.training.plan import DistillPlan, make_plan
+from vit_jax.training.task import make_task
+
+SMALL = dict(patch_size=4, hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2, num_classes=10)
+DIGITS = tuple("0123456789")
+
+
+def noisy(model, *inputs, seed=0):
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
+  return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+
+
+def a_batch(size=8, side=8):
+  rng = np.random.default_rng(1)
+  return {
+    "image": rng.integers(256, size=(size, side, side, 1), dtype=np.uint8),
+    "label": rng.integers(10, size=size).astype(np.int32),
+  }
+
+
+def teach(fixed, images):
+  return images.reshape(images.shape[0], -1) @ fixed
+
+
+@pytest.mark.parametrize("loss", ["hard", "soft"])
+@pytest.mark.parametrize("name", ["DeiT-Ti_16", "DeiT-Ti_16-distilled"])
+def test_the_loss_is_the_papers(name, loss):
+  heads = {"average_heads": False} if "distilled" in name else {}
+  model = create_model(name, **SMALL, **heads)
+  batch, key = a_batch(), jax.random.key(0)
+  variables = noisy(model, jnp.zeros((1, 8, 8, 1)))
+  fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
+  plan = DistillPlan(teacher="", loss=loss, tau=2.0, weight=0.3)
+  options = dict(mean=(0.5,), std=(0.25,), label_smoothing=0.1, mixup=0.8, num_classes=10)
+  objective = objectives.distillation(
+    model, teach, compare=teacher.comparison(plan), weight=plan.share, **options
+  )
+  value, (metrics, _) = objective(variables["params"], {}, batch, key, key, fixed)
+
+  share = jax.random.beta(key, 0.8, 0.8)
+  images = np.float32(batch["image"])
+  images = share * images + (1 - share) * np.roll(images, 4, axis=0)
+  labels = jax.nn.one_hot(batch["label"], 10)
+  labels = share * labels + (1 - share) * jnp.roll(labels, 4, axis=0)
+  logits = model.apply(variables, (images / 255 - 0.5) / 0.25)
+  first, second = (logits[:, 0], logits[:, 1]) if heads else (logits, logits)
+  taught = images.reshape(8, -1) @ fixed
+  own = optax.softmax_cross_entropy(first, optax.smooth_labels(labels, 0.1)).mean()
+  if loss == "hard":
+    other = optax.softmax_cross_entropy_with_integer_labels(second, taught.argmax(-1)).mean()
+  else:
+    target = jax.nn.softmax(taught / 2)
+    other = 4 * optax.kl_divergence(jax.nn.log_softmax(second / 2), target).mean()
+  assert float(value) == pytest.approx(float(0.7 * own + 0.3 * other), rel=1e-5)
+  agreement = np.mean((first + second).argmax(-1) == taught.argmax(-1))
+  assert float(metrics["agreement"]) == pytest.approx(float(agreement))
+  right = np.mean(taught.argmax(-1) == labels.argmax(-1))
+  assert float(metrics["teacher_accuracy"]) == pytest.approx(float(right))
+
+
+def test_each_head_learns_from_its_own_target():
+  model = create_model("DeiT-Ti_16-distilled", **SMALL, average_heads=False)
+  variables, key = noisy(model, jnp.zeros((1, 8, 8, 1))), jax.random.key(0)
+  fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
+  norms = {}
+  for weight in (0.0, 1.0):
+    objective = objectives.distillation(
+      model,
+      teach,
+      compare=teacher.comparison(DistillPlan(teacher="")),
+      weight=weight,
+      mean=(0.5,),
+      std=(0.5,),
+    )
+    gradient = jax.grad(lambda p, ask=objective: ask(p, {}, a_batch(), key, key, fixed)[0])
+    head = lambda tree, name: float(jnp.linalg.norm(tree[name]["kernel"]))
+    tree = gradient(variables["params"])
+    norms[weight] = [head(tree, name) for name in ("head", "head_dist")]
+  assert norms[0.0][0] > 0.01 and norms[0.0][1] == 0.0
+  assert norms[1.0][0] == 0.0 and norms[1.0][1] > 0.01
+
+
+def test_a_teacher_sees_its_own_size_channels_and_normalisation():
+  model = create_model("BiT-R50x1", num_units=(1,), width_factor=0.5, num_classes=10)
+  spec = transforms.Preprocessing(crop=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+  variables = noisy(model, jnp.zeros((1, 16, 16, 3)))
+  images = a_batch()["image"]
+  big = np.repeat(
+    jax.image.resize(np.float32(images), (8, 16, 16, 1), "bilinear"), 3, axis=-1
+  )  # Enlarged, so that antialiasing has no effect.
+  expected = model.apply(variables, (big / 255 - np.array(spec.mean)) / np.array(spec.std))
+  found = jax.jit(teacher.Teacher(model, variables, spec).__call__)(variables, images)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  assert np.ptp(expected) > 0.1
+
+
+@pytest.fixture(scope="module")
+def taught_by(tmp_path_factory):
+  """The work directory of a small run, which knows enough to teach others."""
+  workdir = tmp_path_factory.mktemp("teacher") / "run"
+  config = tiny.config(total_steps=60, base_lr=1e-2, eval_every=0, checkpoint_every=0)
+  train_and_evaluate(config, workdir)
+  return workdir
+
+
+def recorded(workdir, tag):
+  return [r[tag] for r in progress.read_metrics(workdir) if tag in r]
+
+
+STUDENT = dict(name="DeiT-Ti_16-distilled")
+
+
+def test_a_taught_run_and_its_continuation(taught_by, tmp_path):
+  config = tiny.config(
+    model=STUDENT,
+    distill=dict(teacher=str(taught_by)),
+    mixup=0.2,
+    cutmix=0.5,
+    ema_decay=0.9,
+  )
+  whole = train_and_evaluate(config, tmp_path / "whole")
+  of_teacher = recorded(tmp_path / "whole", "train/teacher_accuracy")
+  assert len(of_teacher) == 6 and np.mean(of_teacher) > 0.3  # Chance has 0.1.
+  assert whole["test"]["loss"] != whole["test_raw"]["loss"]
+  # What is loaded is what was tested: the average, whose heads are averaged too.
+  again = classifier.evaluate_split(classifier.from_run(tmp_path / "whole"), "test")
+  assert again["loss"] == pytest.approx(whole["test"]["loss"], rel=1e-5)
+
+  shutil.copytree(tmp_path / "whole", tmp_path / "part")
+  shutil.rmtree(tmp_path / "part" / "checkpoints" / "12")
+  (tmp_path / "part" / "results.json").unlink()
+  continued = train_and_evaluate(config, tmp_path / "part")
+  for split in ("val", "test", "test_raw"):
+    assert continued[split] == whole[split]
+
+
+def test_cached_answers_are_the_teachers_of_whole_images(taught_by):
+  config = tiny.config(
+    model=STUDENT,
+    distill=dict(teacher=str(taught_by), loss="soft", cache=True),
+    pp=dict(random_affine=None),
+  )
+  plan, mesh = make_plan(config), mesh_lib.make_mesh()
+  task = make_task(plan, DIGITS)
+  train = sources.open_dataset("digits").source("train")
+  rows = task.rows(train, mesh)
+  assert rows["teacher"].shape == (1257, 10) and task.fixed is None
+  expected = classifier.evaluate_split(classifier.from_run(taught_by), "train", batch=419)
+  assert np.mean(rows["teacher"].argmax(-1) == train.labels) == pytest.approx(expected["accuracy"])
+
+  # Each example brings its own; without augmentation the loss is that of a teacher who is asked.
+  batch = next(loader.TrainLoader(train, plan.pp, batch_size=8, seed=0, rows=rows).iterator())
+  model = create_model("DeiT-Ti_16", **SMALL)
+  params, key = noisy(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
+  objective = jax.jit(task.objective(model))
+  cached, _ = objective(params, {}, batch, key, key, None)
+  del batch["teacher"]
+  asked, _ = objective(params, {}, batch, key, key, task.teacher.variables)
+  assert float(cached) == pytest.approx(float(asked), rel=1e-5)
+  batch["teacher"] = rows["teacher"][:8]  # Of other examples.
+  other, _ = objective(params, {}, batch, key, key, None)
+  assert abs(float(other) - float(asked)) > 1e-4
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(loss="hard", tau=2.0), r"distill.tau=2.0 has no effect.*loss='soft'"),
+    (dict(loss="medium"), r"config.distill.loss='medium' is not 'hard' or 'soft'"),
+    (dict(loss="soft", tau=0.0), r"distill.tau=0.0 should be positive"),
+    (dict(weight=1.5), r"distill.weight=1.5 should be in"),
+    (dict(teacher=None, loss="soft"), r"distill.loss has no effect without config.distill.teacher"),
+    (dict(teacher="BiT-R50x2"), r"BiT-R50x2.*BiT-R50x1"),
+    (dict(teacher="LiT-B16B"), r"distill.teacher='LiT-B16B' has two towers; name a classifier"),
+    (dict(teacher="/no/such/run"), r"/no/such/run"),
+    (dict(techer="x"), r"distill.techer .*'teacher'"),
+  ],
+)
+def test_refuses_with_one_sentence(taught_by, changes, message):
+  config = tiny.config(distill={"teacher": str(taught_by), **changes})
+  with pytest.raises(UserError, match=message) as caught:
+    make_task(make_plan(config), DIGITS)
+  assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
+
+
+def test_refuses_what_does_not_fit(taught_by):
+  distill = dict(teacher=str(taught_by))
+  with pytest.raises(UserError, match="digits has 3 classes, but the teacher has 10"):
+    make_task(make_plan(tiny.config(distill=distill)), ("0", "1", "2"))
+  with pytest.raises(UserError, match="digits has class 'zero' where the teacher has '0'"):
+    make_task(make_plan(tiny.config(distill=distill)), ("zero", *DIGITS[1:]))
+  with pytest.raises(UserError, match="cache=True does not go with mixup or cutmix"):
+    make_plan(tiny.config(distill=dict(distill, cache=True), cutmix=1.0))
+  with pytest.raises(UserError, match="sees grey images and the student colours"):
+    make_task(make_plan(tiny.config(distill=distill, pp=dict(channels=3))), DIGITS)

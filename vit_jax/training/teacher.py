@@ -1,0 +1,122 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A trained classifier that another one learns from: section 4 of arXiv:2012.12877."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vit_jax.data import sources, transforms
+from vit_jax.errors import UserError
+from vit_jax.evaluation import classification, classifier
+from vit_jax.models import registry
+from vit_jax.training import losses
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training.plan import DistillPlan, Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A frozen classifier with its own resolution, channels and normalisation.
+
+  Attributes:
+    model, variables: the module and what it has learned.
+    preprocessing: how it has seen images.
+  """
+
+  model: nn.Module
+  variables: Any
+  preprocessing: transforms.Preprocessing
+
+  def __call__(self, variables: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
+    """What it says of a student's images, in 0..255: float32 logits [batch, classes].
+
+    Args:
+      variables: its own, as an argument of the compiled program that this is a part of.
+      images: resized to its resolution; grey ones are given to a teacher of colours as they are.
+    """
+    spec = self.preprocessing
+    shape = (images.shape[0], *spec.size, images.shape[-1])
+    images = images.astype(jnp.float32)
+    if images.shape != shape:
+      images = jax.image.resize(images, shape, "bilinear", antialias=True)
+    images = jnp.broadcast_to(images, (*shape[:3], spec.channels))
+    logits = self.model.apply(
+      variables, transforms.normalize(images, spec.mean, spec.std), train=False
+    )
+    return logits.astype(jnp.float32)
+
+  def answers(
+    self, source: sources.Source, plan: Plan, mesh: jax.sharding.Mesh
+  ) -> Float[np.ndarray, "n k"]:
+    """Its logits of all examples of a split, each prepared once as in evaluation.
+
+    Returns:
+      float32 [examples, classes], NaN where an image cannot be read.
+    """
+    batches = classification.batches_of(
+      {"train": sources.Numbered(source)},
+      self.preprocessing,
+      mesh,
+      batch=plan.batch_eval,
+      threads=plan.threads,
+      max_bad_fraction=plan.max_bad_fraction,
+    )["train"]
+
+    def say(variables: Any, batch: Any) -> tuple[jax.Array, ...]:
+      return self(variables, batch["image"]), batch["label"], batch["mask"]
+
+    whole, split = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
+    say = jax.jit(say, in_shardings=(whole, split), out_shardings=whole)
+    found = None
+    for batch in batches:
+      placed = mesh_lib.place_batch(dict(batch), mesh)
+      logits, index, mask = jax.device_get(say(self.variables, placed))
+      if found is None:
+        found = np.full((len(source), logits.shape[-1]), np.nan, np.float32)
+      found[index[mask > 0]] = logits[mask > 0]
+    return found
+
+
+def load(plan: Plan, class_names: tuple[str, ...]) -> Teacher:
+  """Loads the teacher of a plan.
+
+  Raises:
+    UserError: it cannot be loaded, or knows other classes or colours than the student.
+  """
+  distill = plan.distill
+  name = distill.teacher
+  if os.path.isdir(name) or "://" in name:
+    found = classifier.from_run(name)
+  elif registry.get_entry(name).text:
+    raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
+  else:
+    found = classifier.from_checkpoint(name, distill.checkpoint, distill.image_size)
+  if not hasattr(found.model, "num_classes"):
+    raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
+  classifier.refuse_other_classes(found, class_names, plan.dataset, "the teacher")
+  spec = found.preprocessing
+  if distill.image_size:
+    spec = dataclasses.replace(spec, crop=distill.image_size, resize=None)
+  if spec.channels < plan.pp.channels:
+    raise UserError(
+      f"config.distill.teacher={name!r} sees grey images and the student colours; name another, or "
+      "set config.pp.channels=1."
+    )
+  return Teacher(found.model, found.variables, spec)
+
+
+def comparison(plan: DistillPlan):
+  """The loss between the logits of student and teacher that a plan names."""
+  if plan.loss == "hard":
+    return losses.hard_distillation
+  return functools.partial(losses.soft_distillation, tau=plan.tau)
