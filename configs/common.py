@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.pp.test = config_dict.placeholder(str)
   config.pp.crop = 224  # Side of the model's input in pixels.
   config.pp.resize = config_dict.placeholder(int)
+  config.pp.train_sizes = config_dict.placeholder(tuple)  # Each step trains at one of these sides.
   config.pp.train_crop = "inception"  # Or "random" (from pp.resize), or "none".
   config.pp.min_area = config_dict.placeholder(float)  # Of the inception crop; None means 0.05.
   config.pp.flip = True

@@ -56,6 +56,8 @@ class Preprocessing:
     resize: the size before a crop, pixels or (height, width); None means `crop`. "random" and
       "squash_crop" squash to it; for "resize_crop" it is what the image just covers, pixels then
       being its shorter side.
+    train_sizes: sides in pixels, of which each training step has one (`training.multiscale`): here
+      training images are cropped to the largest. None or () trains at `crop`.
     train_crop: "inception" (part of the image, area `min_area`..1 and aspect 3/4..4/3), "random"
       (squash to `resize`, then crop anywhere) or "none" (as in evaluation).
     flip: mirror half of the training images.
@@ -77,6 +79,7 @@ class Preprocessing:
   test: str | None = None
   crop: int | tuple[int, int] = 224
   resize: int | tuple[int, int] | None = None
+  train_sizes: tuple[int, ...] | None = None
   train_crop: str = "inception"
   min_area: float = 0.05
   flip: bool = True
@@ -104,6 +107,7 @@ class Preprocessing:
         raise UserError(f"pp.{field}={value!r} must be a positive size or (height, width).")
     if big[0] < crop[0] or big[1] < crop[1]:
       raise UserError(f"pp.resize={self.resize} is smaller than pp.crop={self.crop}; enlarge it.")
+    object.__setattr__(self, "train_sizes", self.train_sizes or None)
     if not 0 < self.min_area <= 1:
       raise UserError(f"pp.min_area={self.min_area} must be above 0 and at most 1.")
     if self.channels not in (1, 3):
@@ -250,6 +254,9 @@ def train_transform(spec: Preprocessing, captions: Captions | None = None) -> Tr
 
   With `captions` also `"tokens"`: int32 [length].
   """
+  if spec.train_sizes:
+    resized = spec.resize if spec.train_crop == "random" else None  # Else it is evaluation's.
+    spec = dataclasses.replace(spec, crop=max(spec.train_sizes), resize=resized)
   evaluate = _eval_image(spec)
   big = _pair(max(spec.size) if spec.resize is None else spec.resize)
 

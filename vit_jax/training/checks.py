@@ -123,11 +123,27 @@ def check(plan: Plan) -> None:
       raise UserError(f"config.optim.{key}={getattr(plan.optim, key)} should be in [0, 1).")
   if plan.pp.train is None and (plan.pp.val or plan.pp.test):
     raise UserError("config.pp.train is missing; set it to a split such as 'train'.")
+  if plan.pp.train_sizes:
+    _check_train_sizes(plan)
   if plan.batch % plan.accum_steps:
     raise UserError(
       f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
       f"use a multiple of it."
     )
+
+
+def _check_train_sizes(plan: Plan) -> None:
+  sizes, resize = plan.pp.train_sizes, plan.pp.resize
+  resized = min(resize) if isinstance(resize, tuple) else resize
+  if min(sizes) < 1:
+    why = "should be positive sides in pixels, such as (160, 192, 256)"
+  elif plan.pp.train_crop == "none":
+    why = "needs images cropped to the largest; set pp.train_crop to 'inception' or 'random'"
+  elif plan.pp.train_crop == "random" and resized and resized < max(sizes):
+    why = f"has a side above pp.resize={resize}, from which images are cropped; enlarge that"
+  else:
+    return
+  raise UserError(f"config.pp.train_sizes={sizes} {why}.")
 
 
 def _check_distillation(plan: Plan) -> None:

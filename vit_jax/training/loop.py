@@ -19,7 +19,7 @@ from etils import epath
 from vit_jax.data import loader, sources
 from vit_jax.errors import Diverged, Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.training import checkpointing, optim, restore
+from vit_jax.training import checkpointing, multiscale, optim, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
@@ -78,6 +78,7 @@ def train_and_evaluate(
 
   num_classes = len(dataset.class_names)
   model, variables = restore.build_model(plan, num_classes, earlier)
+  multiscale.check(model, plan.pp)
   target = restore.state_target(model, plan, mesh_lib.replicated(mesh))
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
   info = restore.describe_run(plan, model, dataset.class_names, parameters)
@@ -94,6 +95,7 @@ def train_and_evaluate(
     ema_decay=plan.ema_decay,
   )
   fixed = mesh_lib.place_whole(task.fixed, mesh)
+  resize = multiscale.make_resize(plan.pp.train_sizes, plan.seed, mesh)
   batches = loader.TrainLoader(
     train,
     plan.pp,
@@ -141,7 +143,8 @@ def train_and_evaluate(
       ) as progress,
     ):
       for step in range(start + 1, plan.total_steps + 1):
-        state, metrics = train_step(state, mesh_lib.place_batch(next(batches), mesh), fixed)
+        batch = resize(step, mesh_lib.place_batch(next(batches), mesh))
+        state, metrics = train_step(state, batch, fixed)
         progress.update(step, metrics)
         checkpointer.poll()
         _refuse_divergence(progress, checkpointer)
