@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
   "create_model": "vit_jax.models.registry",
   "extract_features": "vit_jax.models.features",
+  "feature_strides": "vit_jax.models.features",
   "from_pretrained": "vit_jax.checkpoints.pretrained",
   "list_models": "vit_jax.models.registry",
   "preprocessing_for": "vit_jax.checkpoints.preprocessing",
@@ -25,6 +26,7 @@ _PUBLIC = {
 __all__ = [
   "create_model",
   "extract_features",
+  "feature_strides",
   "from_pretrained",
   "list_models",
   "preprocessing_for",
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
   from vit_jax.checkpoints.pretrained import from_pretrained
   from vit_jax.checkpoints.saving import save_checkpoint
   from vit_jax.checkpoints.vocabulary import tokenizer_for
-  from vit_jax.models.features import extract_features
+  from vit_jax.models.features import extract_features, feature_strides
   from vit_jax.models.registry import create_model, list_models
   from vit_jax.training.loop import train_and_evaluate
 

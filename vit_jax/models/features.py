@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
@@ -67,7 +68,8 @@ def extract_features(
     "pre_logits" [batch, dim]: what the head sees (after `pre_logits`' tanh, where there is one).
     "tokens" [batch, tokens, dim]: after the last norm, class token first when there is one.
     "blocks/0" ... [batch, tokens, dim]: after each block, before the last norm.
-    "stages/0" ... [batch, height, width, channels]: where there are stages, after each.
+    "stages/0" ... [batch, height, width, channels]: where there are stages, after each; their
+    strides are `feature_strides`.
     MobileViT's "blocks/2/0" ... and "attention/2/0" ... have the positions of a patch, which never
     meet, as images of their own: batch * positions instead of batch.
 
@@ -97,3 +99,24 @@ def extract_features(
 
   found = forward(variables, images)
   return {name: found[name] for name in sorted(found, key=_order)}
+
+
+def feature_strides(model: nn.Module) -> dict[str, int]:
+  """Pixels of the image between two positions of each map that `extract_features` gives.
+
+  Returns:
+    {"stages/0": 4, "stages/1": 8, ...}, what a detector or a segmenter asks of a backbone; {} for
+    models without stages.
+  """
+  side = 64 * max(model.pixels_per_token())
+  images = jnp.zeros((1, side, side, 3))
+
+  def forward() -> Any:
+    variables = model.init(jax.random.key(0), images, train=False)
+    return model.apply(variables, images, train=False, mutable=["features"])[1]
+
+  captured = flax.traverse_util.flatten_dict(jax.eval_shape(forward)["features"], sep="/")
+  maps = {}
+  for path, value in captured.items():
+    maps |= {name: x for name, x in _named(path, value).items() if name.startswith("stages/")}
+  return {name: side // maps[name].shape[1] for name in sorted(maps, key=_order)}
