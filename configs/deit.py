@@ -91,14 +91,14 @@ def get_config(arg: str = "s16,imagenet2012") -> ml_collections.ConfigDict:
 
 
 def digits(*, distilled: bool = False) -> ml_collections.ConfigDict:
-  """A DeiT of 64 tokens; distilled, of few images and with less augmentation.
+  """A DeiT of 16 tokens; distilled, of few images and with less augmentation.
 
   Settings were chosen on the validation split.
   """
   config = common.digits_config()
   config.model = common.model_config(
     "DeiT-Ti_16-distilled" if distilled else "DeiT-Ti_16",
-    patch_size=4,
+    patch_size=8,
     hidden_size=64,
     num_layers=4,
     mlp_dim=256,

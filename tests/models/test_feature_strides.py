@@ -10,20 +10,20 @@ import vit_jax
 
 
 @pytest.mark.parametrize(
-  "name, strides",
+  "name, fields, strides",
   [
-    ("Swin-T", (4, 8, 16, 32)),
-    ("SwinV2-T-w8", (4, 8, 16, 32)),
-    ("PoolFormer-S12", (4, 8, 16, 32)),
-    ("MobileViT-XXS", (2, 4, 8, 16, 32)),
-    ("MobileViTV2-0.5", (2, 4, 8, 16, 32)),
-    ("BiT-R50x1", (4, 8, 16, 32)),
-    ("ViT-Ti_16", ()),
-    ("R+ViT-Ti_16", ()),
+    ("Swin-T", {"depths": (1, 1, 1, 1)}, (4, 8, 16, 32)),
+    ("SwinV2-T-w8", {"depths": (1, 1, 1)}, (4, 8, 16)),
+    ("PoolFormer-S12", {"depths": (1, 1, 1, 1)}, (4, 8, 16, 32)),
+    ("MobileViT-XXS", {"num_layers": (1, 1, 1)}, (2, 4, 8, 16, 32)),
+    ("MobileViTV2-0.5", {"num_layers": (1, 1, 1)}, (2, 4, 8, 16, 32)),
+    ("BiT-R50x1", {"num_units": (1, 1, 1, 1)}, (4, 8, 16, 32)),
+    ("ViT-Ti_16", {"num_layers": 1}, ()),
+    ("R+ViT-Ti_16", {"num_layers": 1}, ()),
   ],
 )
-def test_strides_are_those_of_the_maps(name, strides):
-  model = vit_jax.create_model(name)
+def test_strides_are_those_of_the_maps(name, fields, strides):
+  model = vit_jax.create_model(name, **fields)
   assert vit_jax.feature_strides(model) == {f"stages/{i}": s for i, s in enumerate(strides)}
   if not strides:
     return
