@@ -136,6 +136,16 @@ TIMM = {
   "PoolFormer-S36": "poolformer_s36",
   "PoolFormer-M36": "poolformer_m36",
   "PoolFormer-M48": "poolformer_m48",
+  "MobileViT-XXS": "mobilevit_xxs",
+  "MobileViT-XS": "mobilevit_xs",
+  "MobileViT-S": "mobilevit_s",
+  "MobileViTV2-0.5": "mobilevitv2_050",
+  "MobileViTV2-0.75": "mobilevitv2_075",
+  "MobileViTV2-1.0": "mobilevitv2_100",
+  "MobileViTV2-1.25": "mobilevitv2_125",
+  "MobileViTV2-1.5": "mobilevitv2_150",
+  "MobileViTV2-1.75": "mobilevitv2_175",
+  "MobileViTV2-2.0": "mobilevitv2_200",
 }
 
 

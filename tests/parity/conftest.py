@@ -20,12 +20,15 @@ INTRODUCTION = """\
 The relative error of the logits, `||ours - theirs|| / ||theirs||`, in float32 on CPU: the same
 weights, with noise on every leaf, on the same random images. PyTorch's model has the activation and
 the epsilons that the weights were made for. The last column is the error under the other GELU, the
-other stem, or another order of norm and pooling: what the tolerance of 1e-5 would have to miss.
+other stem, another order of norm and pooling, another epsilon of MobileViT's batch norms, its
+channels in the other order or, in training, its running statistics: what the tolerance of 1e-5
+would have to miss.
 Leaves that logits cannot show (key biases, which the softmax cancels; the last bias of a Mixer's
 token mixing, which every LayerNorm cancels; the bias before a PoolFormer's pooling) are compared
-by value in the same tests. Widths are the real ones; depth is reduced to a few blocks, except in
-the row in float64: over all of a BiT's units float32's own rounding grows to more than the
-tolerance, as that row's last column, the same pair in float32, tells.
+by value in the same tests. Widths are the real ones; depth is reduced to a few blocks in most rows.
+Rows in float64 are of what float32's own rounding moves by more than the tolerance: all of a BiT's
+units, as that row's last column, the same pair in float32, tells, and norms by the statistics of a
+small batch.
 
     pytest tests/parity --write-parity-table
 

@@ -96,16 +96,27 @@ def noisy_variables(model: Any, images: np.ndarray, seed: int = 0) -> dict[str, 
     value = rng.normal(0, 1 / np.sqrt(fan_in) if fan_in > 1 else 0.2, leaf.shape)
     mean = path.endswith("scale") and not path.endswith("gn3/scale")
     params[path] = (value + mean).astype(np.float32)
-  return {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+  variables = {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+  if "batch_stats" in shapes:
+    noise = lambda path, x: _statistic(path[-1].key, x.shape, rng).astype(np.float32)
+    variables["batch_stats"] = jax.tree_util.tree_map_with_path(noise, shapes["batch_stats"])
+  return variables
+
+
+def _statistic(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+  return rng.uniform(0.5, 1.5, shape) if "var" in name else rng.normal(0, 0.2, shape)
 
 
 def with_noise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-  """Adds noise to every parameter of timm's own random weights."""
+  """Adds noise to every parameter of timm's own random weights, and to running statistics."""
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for value in model.parameters():
       scale = 0.2 if value.ndim < 2 or value.shape[0] == 1 else 1 / value[0].numel() ** 0.5
       value.add_(torch.randn(value.shape, generator=generator) * scale)
+    for name, value in model.named_buffers():
+      if "running" in name:
+        value.copy_(torch.from_numpy(_statistic(name, value.shape, np.random.default_rng(seed))))
   return model
 
 

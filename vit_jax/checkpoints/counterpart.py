@@ -19,6 +19,8 @@ from vit_jax.models.bit import ROOT_WIDTH, BitResNet
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
+from vit_jax.models.mobilevit import MobileTransformer, MobileViT
+from vit_jax.models.mobilevit_v2 import MobileViTV2
 from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -95,6 +97,8 @@ def _run_transformers(folder: Path, model: Any, pixels: Any) -> np.ndarray:
   theirs, told = kind.from_pretrained(folder, output_loading_info=True, **arguments)
   if any(told.values()):
     raise UserError(f"{kind.__name__} does not take all of {folder} as it is: {told}.")
+  if isinstance(model, MobileTransformer) and pixels.shape[1] == 3:
+    pixels = pixels.flip(1)  # To BGR; see checkpoints.mobilevit.
   answer = theirs.eval().to(pixels.dtype)(pixels)
   if not getattr(model, "average_heads", True) and model.num_classes:
     return np.stack([answer.cls_logits.numpy(), answer.distillation_logits.numpy()], axis=1)
@@ -245,6 +249,54 @@ def _metaformer(model: MetaFormer, image_size: tuple[int, int], channels: int) -
   return theirs
 
 
+def _mobilevit(model: MobileTransformer, image_size: tuple[int, int], channels: int) -> Any:
+  import timm.layers
+  import torch
+  from timm.models import byobnet
+  from timm.models import mobilevit as _  # noqa: F401  Registers its blocks in byobnet.
+
+  del image_size
+  if isinstance(model, MobileViT):
+    norm = functools.partial(torch.nn.LayerNorm, eps=model.layer_norm_eps)
+    kind, own = dict(type="mobilevit"), dict(num_heads=model.num_heads)
+  else:
+    norm = functools.partial(timm.layers.GroupNorm1, eps=model.group_norm_eps)
+    kind, own = dict(type="mobilevit2", gs=1), {}
+  own |= dict(patch_size=model.patch_size, mlp_ratio=model.mlp_ratio, transformer_norm_layer=norm)
+
+  def stage(index: int, width: int, residuals: int, hidden_size: int, layers: int) -> tuple:
+    blocks = [
+      byobnet.ByoBlockCfg(
+        type="bottle",
+        d=residuals,
+        c=width,
+        s=2 if index else 1,
+        gs=1,
+        br=model.expansion,
+        block_kwargs=dict(bottle_in=True, linear_out=True),
+      )
+    ]
+    if layers:
+      sizes = dict(transformer_dim=hidden_size, transformer_depth=layers)
+      blocks += [byobnet.ByoBlockCfg(d=1, c=width, s=1, block_kwargs={**sizes, **own}, **kind)]
+    return tuple(blocks)
+
+  config = byobnet.ByoModelCfg(
+    blocks=tuple(stage(index, *sizes) for index, sizes in enumerate(model.stages())),
+    stem_chs=model.stem_width,
+    stem_type="3x3",
+    stem_pool="",
+    downsample="",
+    act_layer=model.activation,
+    num_features=model.final_width,
+  )
+  theirs = byobnet.ByobNet(config, num_classes=model.num_classes, in_chans=channels)
+  for module in theirs.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      module.eps = model.batch_norm_eps
+  return theirs
+
+
 def _vit(model: VisionTransformer, image_size: tuple[int, int], channels: int) -> Any:
   import timm
 
@@ -298,6 +350,8 @@ TIMM_BUILDERS = {
   MlpMixer: _mixer,
   BitResNet: _bit,
   MetaFormer: _metaformer,
+  MobileViT: _mobilevit,
+  MobileViTV2: _mobilevit,
   SwinTransformer: _swin,
   SwinTransformerV2: _swin,
 }

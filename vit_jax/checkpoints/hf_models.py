@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints import huggingface, metaformer, swin, torch
-from vit_jax.checkpoints.tables import SAVE_NPZ, Table, refuse_left, to_theirs
+from vit_jax.checkpoints import huggingface, metaformer, mobilevit, swin, torch
+from vit_jax.checkpoints.tables import SAVE_NPZ, Table, refuse_left, to_theirs, with_counters
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.metaformer import MetaFormer
+from vit_jax.models.mobilevit import MobileTransformer, MobileViT, rounded
+from vit_jax.models.mobilevit_v2 import MobileViTV2
 from vit_jax.models.swin import SwinTransformer, windows_of
 from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import VisionTransformer
@@ -132,6 +134,48 @@ def _poolformer_config(model: MetaFormer, size: Size) -> dict[str, Any]:
   }
 
 
+def _mobilevit_config(model: MobileViT, size: Size) -> dict[str, Any]:
+  return {
+    "hidden_sizes": list(model.hidden_sizes),
+    "neck_hidden_sizes": [model.stem_width, *model.widths, model.final_width],
+    "num_attention_heads": model.num_heads,
+    "patch_size": model.patch_size,
+    "image_size": _side(size),
+    "mlp_ratio": float(model.mlp_ratio),
+    "expand_ratio": float(model.expansion),
+    "hidden_dropout_prob": model.dropout_rate,
+    "classifier_dropout_prob": model.dropout_rate,
+    "layer_norm_eps": model.layer_norm_eps,
+  }
+
+
+def _mobilevit_v2_config(model: MobileViTV2, size: Size) -> dict[str, Any]:
+  """Refuses widths that do not follow from one number, as transformers' do."""
+  factor = model.widths[-1] / 512
+  stem = max(16, rounded(min(max(32 * factor, 16), 64)))
+  widths = (rounded(64 * factor, 16), *(rounded(w * factor) for w in (128, 256, 384, 512)))
+  hidden = tuple(rounded(w * factor) for w in (128, 192, 256))
+  ours = (model.stem_width, model.widths, model.hidden_sizes)
+  mlp = [int(width * model.mlp_ratio) for width in hidden]
+  if ours != (stem, widths, hidden) or any(
+    width != int(model.mlp_ratio) * size // 16 * 16 for width, size in zip(mlp, hidden, strict=True)
+  ):
+    raise UserError(
+      f"transformers' MobileViTV2 has no stem_width, widths and hidden_sizes={ours!r} with "
+      f"mlp_ratio={model.mlp_ratio}; {SAVE_NPZ}."
+    )
+  return {
+    "width_multiplier": factor,
+    "n_attn_blocks": list(model.num_layers),
+    "ffn_multiplier": int(model.mlp_ratio),
+    "ffn_dropout": model.dropout_rate,
+    "patch_size": model.patch_size,
+    "image_size": _side(size),
+    "expand_ratio": float(model.expansion),
+    "layer_norm_eps": model.group_norm_eps,
+  }
+
+
 _SWIN = dict(
   table=swin.HF_TO_OURS,
   outside=("classifier.",),
@@ -188,6 +232,26 @@ HF_MODELS: Mapping[type, HfModel] = {
     outside=("norm.", "classifier."),
     config=_poolformer_config,
     only={"token_mixer": "pooling", "final_norm": "before_pooling", "group_norm_eps": 1e-5},
+  ),
+  MobileViT: HfModel(
+    family="MobileViT",
+    model_type="mobilevit",
+    classifier="MobileViTForImageClassification",
+    backbone="MobileViTModel",
+    table=mobilevit.HF_TO_OURS,
+    outside=("classifier.",),
+    config=_mobilevit_config,
+    only={"num_residuals": (1, 3, 1, 1, 1), "num_layers": (2, 4, 3), "batch_norm_eps": 1e-5},
+  ),
+  MobileViTV2: HfModel(
+    family="MobileViTV2",
+    model_type="mobilevitv2",
+    classifier="MobileViTV2ForImageClassification",
+    backbone="MobileViTV2Model",
+    table=mobilevit.HF_V2_TO_OURS,
+    outside=("classifier.",),
+    config=_mobilevit_v2_config,
+    only={"num_residuals": (1, 2, 1, 1, 1), "final_width": 0, "batch_norm_eps": 1e-5},
   ),
 }
 
@@ -248,6 +312,26 @@ def config_of(
   }
 
 
+def preprocessor_of(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+  """`preprocessor_config.json` of a model; see huggingface.preprocessor_of.
+
+  Raises:
+    UserError: transformers has no processor that does so, or MobileViT's own does not.
+  """
+  said = huggingface.preprocessor_of(settings)
+  if not isinstance(model, MobileTransformer):
+    return said
+  # Weights of MobileViT are for BGR there, and only its own processor flips the channels.
+  mean, std = said.pop("image_mean"), said.pop("image_std")
+  if {*mean} != {0} or {*std} != {1} or settings["eval_resize"] != "resize_crop":
+    raise UserError(
+      f"transformers' MobileViT has images in [0, 1] and a centre crop, not mean={mean}, std={std} "
+      f"and eval_resize={settings['eval_resize']!r}; save an .npz or .safetensors file."
+    )
+  own = {"do_flip_channel_order": True, "do_normalize": False}
+  return {**said, "image_processor_type": "MobileViTImageProcessor", **own}
+
+
 def to_hf(flat: Mapping[str, np.ndarray], model: Any) -> Flat:
   """Our flat parameters under the names that transformers writes into files.
 
@@ -255,10 +339,13 @@ def to_hf(flat: Mapping[str, np.ndarray], model: Any) -> Flat:
     UserError: the model has parameters that these have no place for; nothing is dropped.
   """
   row = of(model)
+  if isinstance(model, MobileTransformer):
+    flat = mobilevit.flipped(flat, "from RGB to BGR")
   state, left = to_theirs(flat, row.table)
   if model.num_classes:  # A model with a head has no pooler.
     left += [path for path in flat if path.startswith("pre_logits/")]
   refuse_left(f"transformers' {class_of(model)}", left)
+  state = with_counters(state)
   if class_of(model) != row.classifier:
     return state
   bare = lambda name: name.startswith(row.outside)

@@ -21,12 +21,14 @@ ACTIVATIONS = {
   "gelu_python": "gelu",
   "gelu_pytorch_tanh": "gelu_tanh",
   "gelu_new": "gelu_tanh",
+  "silu": "silu",
+  "swish": "silu",
 }
-TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+TO_HF = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "silu": "silu"}
 # Kind of model, and the epsilon of its norms where a config is silent.
 _KINDS = {
   **dict.fromkeys(("vit", "deit", "vit_mae", "bert"), 1e-12),
-  **dict.fromkeys(("swin", "swinv2", "poolformer"), 1e-5),
+  **dict.fromkeys(("swin", "swinv2", "poolformer", "mobilevit", "mobilevitv2"), 1e-5),
 }
 
 
@@ -48,6 +50,8 @@ _ONLY: Mapping[str, Mapping[str, Any]] = {
   "swin": {"layer_norm_eps": 1e-5},  # Of only a part of their norms.
   "swinv2": {"layer_norm_eps": 1e-5},
   "poolformer": poolformer_strides(4),
+  "mobilevit": {"num_attention_heads": 4, "patch_size": 2, "output_stride": 32},
+  "mobilevitv2": {"patch_size": 2, "output_stride": 32},
 }
 # `eval_resize` of data.transforms.Preprocessing, and a processor that does it.
 _PROCESSORS = {
@@ -70,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-  """`config.json` of transformers' ViT, Swin or BERT as our metadata; {} if none, or another's.
+  """`config.json` of a model of transformers in _KINDS as our metadata; {} if none, or another's.
 
   Raises:
     UserError: the file is damaged, or names an activation that we don't have.
@@ -78,7 +82,8 @@ def read_config(folder: Path) -> dict[str, Any]:
   config = read_json(folder / CONFIG)
   if config.get("model_type") not in _KINDS:
     return {}
-  activation = config.get("hidden_act", "gelu")
+  mobile = config["model_type"].startswith("mobilevit")
+  activation = config.get("hidden_act", "silu" if mobile else "gelu")
   if activation not in ACTIVATIONS:
     raise UserError(
       f"{folder / CONFIG} has hidden_act={activation!r}; only {', '.join(ACTIVATIONS)} are known."
@@ -100,16 +105,28 @@ def read_config(folder: Path) -> dict[str, Any]:
       )
     metadata["num_heads"] = config.get("num_attention_heads", 12)
   else:
-    size = config.get("image_size", 224)
+    size = config.get("image_size", 256 if mobile else 224)
     metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
+    heads = config.get("num_attention_heads", config.get("num_heads"))
+    metadata |= {"attention_heads": heads} if heads else {}  # No name and no shape tells them.
   if any(windows := config.get("pretrained_window_sizes") or ()):  # Swin V2's.
     metadata["trained_windows"] = list(windows)
+  if mobile:
+    metadata["group_norm_eps"] = metadata["layer_norm_eps"]  # What the norms of MobileViTV2 are.
+    metadata["channel_order"] = _channel_order(read_json(folder / PREPROCESSOR))
   names = config.get("id2label") or {}
   labels = [names[key] for key in sorted(names, key=int)]
   # "LABEL_0", "LABEL_1", ... is what transformers writes where there are no names.
   if labels and labels != [f"LABEL_{index}" for index in range(len(labels))]:
     metadata["class_names"] = labels
   return metadata
+
+
+def _channel_order(processor: Mapping[str, Any]) -> str:
+  """The order of the channels that MobileViT's weights are for, as the file beside them tells."""
+  kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+  flips = kind is None or kind.startswith("MobileViT")
+  return "bgr" if processor.get("do_flip_channel_order", flips) else "rgb"
 
 
 def preprocessor_of(settings: Mapping[str, Any]) -> dict[str, Any]:

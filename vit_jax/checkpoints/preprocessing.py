@@ -76,13 +76,18 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "image_mean": TIMM["mean"],
     "image_std": TIMM["std"],
   },
+  # Its channels are flipped in the weights instead, see checkpoints.mobilevit.
+  "MobileViT": {
+    **_EVERY,
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": 256,
+    "do_normalize": False,
+  },
 }
-SHORTER_SIDE = (
-  "Siglip",
-  "CLIP",
-  "Bit",
-  "PoolFormer",
-)  # A bare number for `size` is that; to others both sides.
+# A bare number for `size` is that; to others both sides.
+SHORTER_SIDE = ("Siglip", "CLIP", "Bit", "PoolFormer", "MobileViT")
 # "ViTImageProcessor", "ViTImageProcessorFast", and in old files "ViTFeatureExtractor".
 _TYPE = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers.

@@ -111,6 +111,12 @@ SCHEMES = {
     mobilevit.from_timm,
     mobilevit.NUMERICS,
   ),
+  "hf_mobilevit": Scheme(
+    "Hugging Face's MobileViT",
+    re.compile(r"(^|\.)conv_stem\.convolution\.weight$"),
+    mobilevit.from_hf,
+    mobilevit.NUMERICS,
+  ),
   # Before timm's, whose sign is also a name of these files.
   "poolformer": Scheme(
     "PoolFormer's release",
@@ -172,7 +178,8 @@ SCHEMES = {
 FAMILIES = [
   ("Mixer", re.compile(r"(^|/)MixerBlock_\d+/|(^|\.)mlp_tokens\.")),
   ("MetaFormer", re.compile(r"(^|/)stage_\d+_block_\d+/")),
-  ("MobileViT", re.compile(r"(^|/)stage_\d+_mobilevit/fusion/|\.conv_fusion\.")),
+  ("MobileViT", re.compile(r"(^|/)stage_\d+_mobilevit/fusion/")),
+  ("MobileViTV2", re.compile(r"(^|/)stage_\d+_mobilevit/encoderblock_\d+/attention/")),
   ("Swin V2", re.compile(r"(attn\.|attention(/|\.self\.))logit_scale$")),
   ("Swin", re.compile(r"relative_position_bias_table\b")),
   ("BiT ResNet", re.compile(r"(^|/)root_block/|(^|/)resnet/|^stages\.\d+\.blocks\.\d+\.conv3\.")),
@@ -327,4 +334,6 @@ def as_source(
   if scheme is None:  # But perhaps a family that the caller can name in its error.
     return Source(origin, "unknown", arrays, (), metadata)
   flat, unknown = SCHEMES[scheme].convert(arrays, heads)
+  if scheme == "hf_mobilevit" and metadata.get("channel_order", "bgr") == "bgr":
+    flat = mobilevit.flipped(flat, "from BGR to RGB")
   return Source(origin, scheme, flat, tuple(unknown), metadata)

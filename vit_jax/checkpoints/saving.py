@@ -27,6 +27,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.layers import choose
 from vit_jax.models.lit import TwoTowers
+from vit_jax.models.mobilevit import MobileTransformer
 
 FORMATS = ("npz", "timm", "hf")
 # By a path that only such a tree begins with: to the names of the released files.
@@ -111,7 +112,7 @@ def save_checkpoint(
       huggingface.CONFIG: hf_models.config_of(
         model, size, channels, described.get("class_names", ())
       ),
-      huggingface.PREPROCESSOR: huggingface.preprocessor_of(described["input"]),
+      huggingface.PREPROCESSOR: hf_models.preprocessor_of(model, described["input"]),
     }
     torch_files.write_folder(path, hf_models.to_hf(flat, model), files, described)
 
@@ -149,6 +150,13 @@ def _refuse_what_timm_lacks(model: nn.Module) -> None:
     raise UserError(
       f"timm's ViT has no position_embedding={embedding!r}; save an .npz file, which keeps it."
     )
+  if isinstance(model, MobileTransformer):
+    mobile = model.num_residuals[len(model.widths) - len(model.hidden_sizes) :]
+    if {*mobile} != {1}:
+      raise UserError(
+        f"timm's MobileViT has no num_residuals={model.num_residuals!r}, only 1 in the last "
+        f"{len(mobile)} stages; save an .npz file, which keeps it."
+      )
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -205,6 +205,7 @@ TIMM_EXPORTS: Sequence[tuple[str, str, Table, str]] = (
   ("MixerBlock_0/", "timm's Mixer", TIMM_MIXER_TO_OURS, SAVE_NPZ),
   (swin.V2_SIGN, "timm's Swin V2", swin.TIMM_V2_TO_OURS, SAVE_NPZ),
   ("layers_0/", "timm's Swin", swin.TIMM_TO_OURS, SAVE_NPZ),
+  (mobilevit.V2_SIGN, "timm's MobileViTV2", mobilevit.TIMM_V2_TO_OURS, SAVE_NPZ),
   ("stem/conv/", "timm's MobileViT", mobilevit.TIMM_TO_OURS, SAVE_NPZ),
   ("root_block/", "timm's ResNetV2", bit.TIMM_TO_OURS, TAKE_OUT),
   ("input_embedding/", "timm's PoolFormer", metaformer.TIMM_TO_OURS, SAVE_NPZ),

@@ -115,17 +115,17 @@ class InvertedResidual(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w d"]:
-    wide = round_to_eight(x.shape[-1] * self.expansion)
+    wide = rounded(x.shape[-1] * self.expansion)
     y = self.conv(wide, name="expand")(x, train=train)
     y = self.conv(wide, 3, self.stride, depthwise=True, name="depthwise")(y, train=train)
     y = self.conv(self.features, activation=None, name="project")(y, train=train)
     return x + y if y.shape == x.shape else y
 
 
-def round_to_eight(width: float) -> int:
-  """The multiple of 8 that is nearest, but not less than nine tenths of `width`."""
-  rounded = max(8, int(width + 4) // 8 * 8)
-  return rounded + 8 if rounded < 0.9 * width else rounded
+def rounded(width: float, step: int = 8) -> int:
+  """The multiple of `step` that is nearest, but not less than nine tenths of `width`."""
+  nearest = max(step, int(width + step / 2) // step * step)
+  return nearest + step if nearest < 0.9 * width else nearest
 
 
 def resized(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b i j c"]:
@@ -187,27 +187,25 @@ class MobileViTBlock(nn.Module):
     return self.conv(channels, 3, name="fusion")(jnp.concatenate([x, y], -1), train=train)
 
 
-class MobileViT(nn.Module):
-  """Maps images [batch, height, width, channels] float32 to logits [batch, classes] float32.
+class MobileTransformer(nn.Module):
+  """Convolutions, and a Transformer in the last stages: what both versions of MobileViT have.
 
-  Images are RGB in [0, 1], and of any size; a map that its patches don't divide is resized to the
-  next that they do, and back. In training "batch_stats" is mutable.
+  Maps images [batch, height, width, channels] float32 to logits [batch, classes] float32. Images
+  are RGB in [0, 1], and of any size. In training "batch_stats" is mutable.
 
   Attributes:
     num_classes: width of the head; 0 leaves the head out and returns the representation.
     stem_width: channels of the first convolution.
     widths: channels of each stage; all but the first halve the map.
     num_residuals: inverted residual blocks of each stage.
-    hidden_sizes: of the Transformer in the last stages, one each.
+    hidden_sizes: of the Transformers in the last stages, one each.
     num_layers: of these Transformers.
     final_width: channels of the convolution before the mean; 0 leaves it out.
     expansion: of the inverted residual blocks.
-    num_heads: of the Transformers.
-    mlp_ratio: width of their MLP, in hidden sizes.
+    mlp_ratio: width of the Transformers' MLP, in hidden sizes.
     patch_size: positions of one side of a patch.
     dropout_rate: in the Transformers, and before the head.
     activation: "silu" in all released weights, or another of layers.ACTIVATIONS.
-    layer_norm_eps: of the Transformers.
     batch_norm_eps: of all convolutions.
     head_zeroinit: whether the head begins at zero, as for classes; a LiT's must not.
     dtype: of the matrix products and convolutions; parameters, norms and logits stay float32.
@@ -221,12 +219,10 @@ class MobileViT(nn.Module):
   num_layers: tuple[int, ...] = (2, 4, 3)
   final_width: int = 320
   expansion: float = 2.0
-  num_heads: int = 4
   mlp_ratio: float = 2.0
   patch_size: int = 2
   dropout_rate: float = 0.0
   activation: str = "silu"
-  layer_norm_eps: float = 1e-5
   batch_norm_eps: float = 1e-5
   head_zeroinit: bool = True
   dtype: Dtype = jnp.float32
@@ -235,27 +231,9 @@ class MobileViT(nn.Module):
     """Height and width of a position of the last stage in pixels of the image."""
     return (2 ** len(self.widths),) * 2
 
-  def mobile_block(self, hidden_size: int, num_layers: int, name: str, conv: Any) -> nn.Module:
-    """The block behind the residual ones of a stage."""
-    layer = functools.partial(
-      EncoderBlock,
-      self.num_heads,
-      int(hidden_size * self.mlp_ratio),
-      self.dropout_rate,
-      activation=self.activation,
-      layer_norm_eps=self.layer_norm_eps,
-      dtype=self.dtype,
-    )
-    return MobileViTBlock(
-      hidden_size,
-      num_layers,
-      self.patch_size,
-      self.layer_norm_eps,
-      layer,
-      conv,
-      dtype=self.dtype,
-      name=name,
-    )
+  def mobile_block(self, hidden_size: int, num_layers: int, conv: Any, name: str) -> nn.Module:
+    """The block behind the residual ones of a stage; `conv` makes a ConvNorm."""
+    raise NotImplementedError
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
@@ -266,14 +244,14 @@ class MobileViT(nn.Module):
       dtype=self.dtype,
     )
     x = conv(self.stem_width, 3, 2, name="stem")(images, train=train)
-    for stage, (width, residuals, hidden_size, layers) in enumerate(self._stages()):
+    for stage, (width, residuals, hidden_size, layers) in enumerate(self.stages()):
       for index in range(residuals):
         stride = 2 if stage and not index else 1
         x = InvertedResidual(
           width, stride, self.expansion, conv, name=f"stage_{stage}_residual_{index}"
         )(x, train=train)
       if layers:
-        block = self.mobile_block(hidden_size, layers, f"stage_{stage}_mobilevit", conv)
+        block = self.mobile_block(hidden_size, layers, conv, f"stage_{stage}_mobilevit")
         x = block(x, train=train)
       capture(self, "features", f"stage{stage}", x)
 
@@ -286,7 +264,7 @@ class MobileViT(nn.Module):
       x = nn.Dense(self.num_classes, kernel_init=head_init(self.head_zeroinit), name="head")(x)
     return x
 
-  def _stages(self) -> list[tuple[int, int, int, int]]:
+  def stages(self) -> list[tuple[int, int, int, int]]:
     """Width, residual blocks, hidden size and layers of each stage; 0 where there are no layers."""
     count, last = len(self.widths), len(self.hidden_sizes)
     if len(self.num_residuals) != count or len(self.num_layers) != last or last > count:
@@ -298,3 +276,30 @@ class MobileViT(nn.Module):
     none = (0,) * (count - last)
     sizes = (self.widths, self.num_residuals, none + self.hidden_sizes, none + self.num_layers)
     return list(zip(*sizes, strict=True))
+
+
+class MobileViT(MobileTransformer):
+  """The first version: self-attention, and a fusion with what came in.
+
+  A map that the patches don't divide is resized to the next that they do, and back.
+
+  Attributes:
+    num_heads: of the Transformers.
+    layer_norm_eps: of the Transformers.
+  """
+
+  num_heads: int = 4
+  layer_norm_eps: float = 1e-5
+
+  def mobile_block(self, hidden_size: int, num_layers: int, conv: Any, name: str) -> nn.Module:
+    layer = functools.partial(
+      EncoderBlock,
+      self.num_heads,
+      int(hidden_size * self.mlp_ratio),
+      self.dropout_rate,
+      activation=self.activation,
+      layer_norm_eps=self.layer_norm_eps,
+      dtype=self.dtype,
+    )
+    sizes = (hidden_size, num_layers, self.patch_size, self.layer_norm_eps)
+    return MobileViTBlock(*sizes, layer, conv, self.dtype, name=name)

@@ -22,6 +22,7 @@ from vit_jax.models.lit import BertTower, TextTransformer, TwoTowers
 from vit_jax.models.metaformer import MetaFormer
 from vit_jax.models.mixer import MlpMixer
 from vit_jax.models.mobilevit import MobileViT
+from vit_jax.models.mobilevit_v2 import MobileViTV2
 from vit_jax.models.swin import SwinTransformer
 from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import HybridVisionTransformer, VisionTransformer
@@ -208,7 +209,11 @@ POOLFORMERS = {
 # arXiv:2110.02178. timm's evaluation; pixels are not normalised.
 MOBILEVITS = {
   "MobileViT-XXS": ((16, 24, 48, 64, 80), 320, (64, 80, 96), 2.0),
+  "MobileViT-XS": ((32, 48, 64, 80, 96), 384, (96, 120, 144), 4.0),
+  "MobileViT-S": ((32, 64, 96, 128, 160), 640, (144, 192, 240), 4.0),
 }
+# Width of all layers relative to MobileViTV2-1.0: arXiv:2206.02680.
+MOBILEVIT_V2S = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 MOBILEVIT_INPUT = InputSpec(
   image_size=256,
   mean=(0.0, 0.0, 0.0),
@@ -302,6 +307,13 @@ def _entries() -> dict[str, Entry]:
     config = dict(widths=widths, final_width=final, hidden_sizes=hidden, expansion=expansion)
     entries.append((name, "mobilevit", MobileViT, config))
     inputs[name] = MOBILEVIT_INPUT
+  for factor in MOBILEVIT_V2S:
+    name = f"MobileViTV2-{factor}"
+    widths = tuple(int(factor * width) for width in (64, 128, 256, 384, 512))
+    hidden = tuple(width // 2 for width in widths[2:])
+    config = dict(stem_width=int(factor * 32), widths=widths, hidden_sizes=hidden)
+    entries.append((name, "mobilevit_v2", MobileViTV2, config))
+    inputs[name] = dataclasses.replace(MOBILEVIT_INPUT, crop=0.888)
   for name, (image, image_dim, text, text_dim, tokenizer, suffix) in LITS.items():
     # The image tower is locked: dropout would only blur what it says.
     img = dict(name=image, num_classes=image_dim, head_zeroinit=False, dropout_rate=0.0)

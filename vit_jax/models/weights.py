@@ -49,7 +49,8 @@ SOURCES = {
   "swin": "arXiv:2103.14030, Table 1",
   "swin-readme": "README of microsoft/Swin-Transformer",
   "poolformer": "README of sail-sg/poolformer",
-  "mobilevit": "arXiv:2110.02178, Figure 6 (the authors' evaluation)",
+  "mobilevit": "arXiv:2110.02178, section 4.1",
+  "mobilevit-v2": "arXiv:2206.02680, section 4.1",
   "lit": "model card lit.md of google-research/vision_transformer (zero-shot)",
 }
 
@@ -248,9 +249,21 @@ _SWIN_V2 = {  # name: size in the file's name, top-1 with either window
   "SwinV2-B": ("base", 84.2, 84.6),
 }
 
-# MobileViT (arXiv:2110.02178): timm's copies of the authors' files, which PyTorch's tools read.
+# MobileViT (arXiv:2110.02178) and its second version (arXiv:2206.02680), trained on ImageNet alone:
+# timm's copies of the authors' files, and the authors' accuracies.
 _MOBILEVIT = {  # name: MB, top-1
   "MobileViT-XXS": (5, 69.0),
+  "MobileViT-XS": (9, 74.8),
+  "MobileViT-S": (22, 78.4),
+}
+_MOBILEVIT_V2 = {  # width: MB, top-1
+  0.5: (6, 70.2),
+  0.75: (12, 75.6),
+  1.0: (20, 78.1),
+  1.25: (30, 79.6),
+  1.5: (43, 80.4),
+  1.75: (57, 80.8),
+  2.0: (74, 81.2),
 }
 
 # LiT (arXiv:2111.07991): two towers without a classifier.
@@ -341,7 +354,12 @@ def _rows() -> Iterator[tuple[str, Weights]]:
   for name, facts in _MOBILEVIT.items():
     file = name.lower().replace("-", "_")
     url = f"https://huggingface.co/timm/{file}.cvnets_in1k/resolve/main/model.safetensors"
-    yield name, Weights("cvnets-imagenet1k", url, 256, 1000, None, *facts, "mobilevit")
+    yield name, Weights("imagenet1k", url, 256, 1000, None, *facts, "mobilevit")
+  for factor, facts in _MOBILEVIT_V2.items():
+    file = f"mobilevitv2_{round(100 * factor):03}"
+    url = f"https://huggingface.co/timm/{file}.cvnets_in1k/resolve/main/model.safetensors"
+    row = Weights("imagenet1k", url, 256, 1000, None, *facts, "mobilevit-v2")
+    yield f"MobileViTV2-{factor}", row
   for name, facts in _LIT.items():
     yield name, Weights("lit", f"{bucket}/lit/{name}.npz", 224, None, None, *facts)
 
