@@ -276,3 +276,15 @@ def test_folders_that_ours_are_not_are_refused(tmp_path):
     with pytest.raises(UserError) as caught:
       from_pretrained("Swin-T" if "norm" in message else "PoolFormer-S12", tmp_path / str(index))
     assert message in str(caught.value)
+
+
+def test_other_attention_heads_are_refused(tmp_path):
+  """Weights of the same shapes, which would give other numbers."""
+  name, fields, size, _ = CASES["DeiT"]
+  model, variables = noisy(name, fields, size)
+  save_checkpoint(tmp_path / "ours", model, variables, metadata={"image_size": [*size]})
+  opened(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
+  with pytest.raises(
+    UserError, match=r"is a model of 2 attention heads, .* and not of 4; pass num_"
+  ):
+    from_pretrained(name, tmp_path / "theirs", **{**fields, "num_heads": 4})

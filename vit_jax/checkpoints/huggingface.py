@@ -107,8 +107,8 @@ def read_config(folder: Path) -> dict[str, Any]:
   else:
     size = config.get("image_size", 256 if mobile else 224)
     metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
-    heads = config.get("num_attention_heads", config.get("num_heads"))
-    metadata |= {"attention_heads": heads} if heads else {}  # No name and no shape tells them.
+    if heads := config.get("num_attention_heads"):  # No name and no shape of a ViT's tells them.
+      metadata["attention_heads"] = heads
   if any(windows := config.get("pretrained_window_sizes") or ()):  # Swin V2's.
     metadata["trained_windows"] = list(windows)
   if mobile:

@@ -148,6 +148,7 @@ def from_pretrained(
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))
+  _check_heads(source, model)
   flat = dict(flat)
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   return model, tree.to_variables(flat, scanned=tree.is_scanned(model))
@@ -259,6 +260,17 @@ def _numerics(
     told.append(f"{field}={value} ({where})")
   logger.info("Numerics of %s: %s.", source.origin, ", ".join(told))
   return chosen
+
+
+def _check_heads(source: Source, model: nn.Module) -> None:
+  """Refuses weights for another number of attention heads, which would give other numbers."""
+  theirs = source.metadata.get("attention_heads")
+  ours = getattr(model, "num_heads", theirs)
+  if theirs is not None and theirs != ours:
+    raise UserError(
+      f"{source.origin} is a model of {theirs} attention heads, as its config.json says, and not "
+      f"of {ours}; pass num_heads={theirs}, or the name of the model that it is of."
+    )
 
 
 def _grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
