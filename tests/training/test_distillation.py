@@ -204,6 +204,13 @@ def test_refuses_with_one_sentence(taught_by, changes, message):
   assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
 
 
+def test_an_empty_teacher_turns_it_off_and_an_empty_checkpoint_is_none(taught_by):
+  of_a_run = dict(teacher=str(taught_by), checkpoint="")
+  assert make_plan(tiny.config(distill=of_a_run)).distill.checkpoint is None
+  off = dict(teacher="", checkpoint="gs://somewhere/a.npz", image_size=224)
+  assert make_plan(tiny.config(distill=off)).distill is None
+
+
 def test_refuses_what_does_not_fit(taught_by):
   distill = dict(teacher=str(taught_by))
   with pytest.raises(UserError, match="digits has 3 classes, but the teacher has 10"):

@@ -64,7 +64,7 @@ def refuse_without_effect(plan: Plan, keys: Mapping[str, Any]) -> None:
     value: Any = keys
     for part in key.split("."):
       value = value.get(part) if isinstance(value, Mapping) else None
-    if value is not None and not effective(plan):
+    if value not in (None, "") and not effective(plan):  # A command line has no None.
       raise UserError(
         f"config.{key}={value!r} has no effect here, it is only read {where}; "
         f"set it to None or remove it."

@@ -339,10 +339,9 @@ def _read_text(keys: dict[str, Any], model: ModelPlan, init: InitPlan) -> TextPl
 
 
 def _read_distill(keys: dict[str, Any]) -> DistillPlan | None:
-  given = _given(keys)
-  if not given.get("teacher"):
-    given.pop("teacher", None)
-    if given:
+  given = {key: value for key, value in _given(keys).items() if value != ""}
+  if "teacher" not in given:
+    if given and keys.get("teacher") != "":  # `--config.distill.teacher=` turns all of it off.
       raise UserError(
         f"config.distill.{next(iter(given))} has no effect without config.distill.teacher; name a "
         "model or the work directory of a run."
