@@ -41,6 +41,7 @@ from ml_collections import config_dict
 
 from vit_jax.configs import common
 from vit_jax.errors import UserError
+from vit_jax.models import registry
 
 
 def get_config(arg: str = "s16,imagenet2012") -> ml_collections.ConfigDict:
@@ -58,7 +59,7 @@ def get_config(arg: str = "s16,imagenet2012") -> ml_collections.ConfigDict:
   config.model = common.model_config(name)
   if dataset != "imagenet2012":
     common.set_dataset(config, dataset)
-    config.pp.crop = 224
+    config.pp.crop = registry.get_entry(name).input.image_size
     config.model_or_filename = name
     return config
   common.set_imagenet_from_scratch(config, batch=1_024, warmup_epochs=5)

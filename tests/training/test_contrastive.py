@@ -7,6 +7,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -278,3 +279,11 @@ def test_towers_and_texts_that_do_not_fit_are_refused(tmp_path, changes, message
     train_and_evaluate(small_lit.config(**changes), tmp_path / "run")
   assert_one_sentence(caught)
   assert not (tmp_path / "run").exists()
+
+
+def test_a_tower_with_batch_statistics_is_refused(tmp_path):
+  config = small_lit.config()
+  config.model.img = ml_collections.ConfigDict({"name": "MobileViT-XXS", "num_classes": 16})
+  with pytest.raises(UserError, match=r"batch statistics \(MobileViT\) cannot be a part") as caught:
+    train_and_evaluate(config, tmp_path / "run")
+  assert_one_sentence(caught)

@@ -259,7 +259,12 @@ def _build_two_towers(
       name, plan.weights, image_size=plan.pp.size, channels=plan.pp.channels, **overrides
     )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
-  jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), *inputs, train=False))
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
+  if [*shapes] != ["params"]:  # They belong to one tower, and locking it would not stop them.
+    raise UserError(
+      f"an image tower with batch statistics ({type(model.img).__name__}) cannot be a part of "
+      f"{name}; choose one without, such as ViT, Swin or PoolFormer."
+    )
   return model, variables
 
 
