@@ -81,7 +81,7 @@ def _read(
   """An image model with all that its file has, and the file's metadata."""
   heads = getattr(registry.create_model(name, **overrides), "num_heads", 1)
   read = reading.read_source(download.fetch(source), heads=heads)
-  if scheme not in (None, read.scheme):
+  if scheme and not f"{read.scheme}_".startswith(f"{scheme}_"):  # "timm" is "timm_swin" too.
     has = reading.SCHEMES[read.scheme].name if read.scheme in reading.SCHEMES else "none known here"
     raise UserError(
       f"{source} does not have the names of {reading.SCHEMES[scheme].name}, but of {has}; "

@@ -94,6 +94,7 @@ _TIMM: Table = [
   *norm(_THEIR_LAYER + "norm2", _LAYER + "LayerNorm_1"),
   *norm(_THEIRS + "norm", _MOBILE + "norm"),
   *_conv(_THEIRS + "conv_proj", _MOBILE + "project"),
+  *_conv("final_conv", "final"),
   *dense("head.fc", "head"),
 ]
 TIMM_TO_OURS: Table = [
@@ -103,7 +104,6 @@ TIMM_TO_OURS: Table = [
   *dense(_THEIR_LAYER + "mlp.fc1", _LAYER + "MlpBlock_0/Dense_0"),
   *dense(_THEIR_LAYER + "mlp.fc2", _LAYER + "MlpBlock_0/Dense_1"),
   *_conv(_THEIRS + "conv_fusion", _MOBILE + "fusion", CONV),
-  *_conv("final_conv", "final"),
 ]
 TIMM_V2_TO_OURS: Table = [
   *_TIMM,
