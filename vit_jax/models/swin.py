@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
 from vit_jax.models.layers import (
+  Dense,
   DropPath,
   Dtype,
   LayerNorm,
@@ -65,12 +66,12 @@ def shift_mask(image: Size, window: Size, shift: Size) -> np.ndarray:
     shift: how far the map was rolled up and left.
 
   Returns:
-    [windows, tokens, tokens] float32, 0 or MASKED.
+    [windows, 1, tokens, tokens] float32, 0 or MASKED, for all heads.
   """
   wrapped = [np.arange(side) >= side - step for side, step in zip(image, shift, strict=True)]
   part = 2 * wrapped[0][:, None] + wrapped[1]  # Of the four that the shift may bring together.
   part = split(part[None], window).reshape(-1, window[0] * window[1])
-  return np.where(part[:, :, None] == part[:, None], 0, MASKED).astype(np.float32)
+  return np.where(part[:, None, :, None] == part[:, None, None], 0, MASKED).astype(np.float32)
 
 
 def relative_offsets(window: Size) -> np.ndarray:
@@ -104,31 +105,20 @@ def in_shifted_windows(
 
 
 def windows_first(x: Float[Array, "b h w d"], window: Size, heads: int) -> Array:
-  """A map to [batch, windows * heads, tokens of a window, dim of a head]: one batched product.
+  """A map to [batch, windows, heads, tokens of a window, dim of a head]: batched products.
 
   Projections come before this and after `map_first`, so that each value is moved only once.
   """
-  batch, _, _, dim = x.shape
   x = jnp.moveaxis(split(x.reshape(*x.shape[:3], heads, -1), window), 5, 3)
-  return x.reshape(batch, -1, window[0] * window[1], dim // heads)
+  return x.reshape(x.shape[0], -1, heads, window[0] * window[1], x.shape[-1])
 
 
-def map_first(x: Float[Array, "b wh n k"], shape: tuple[int, ...], window: Size) -> Array:
+def map_first(x: Float[Array, "b w h n k"], shape: tuple[int, ...], window: Size) -> Array:
   """The inverse of `windows_first`: back to the map of this shape."""
   batch, height, width, _ = shape
   rows, columns = height // window[0], width // window[1]
   x = x.reshape(batch, rows, columns, -1, *window, x.shape[-1])
   return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(shape)
-
-
-def with_mask(bias: Float[Array, "h n n"], mask: np.ndarray | None, windows_heads: int) -> Array:
-  """The bias of every window and head, with the mask: [1, windows * heads, tokens, tokens]."""
-  if mask is None:
-    repeats = windows_heads // bias.shape[0]
-    bias = jnp.broadcast_to(bias, (repeats, *bias.shape))
-  else:
-    bias = bias + mask[:, None]
-  return bias.reshape(1, windows_heads, *bias.shape[2:])
 
 
 class WindowAttention(nn.Module):
@@ -147,7 +137,7 @@ class WindowAttention(nn.Module):
     self, x: Float[Array, "b h w d"], window: Size, mask: np.ndarray | None
   ) -> Float[Array, "b h w d"]:
     heads = x.shape[-1] // self.head_dim
-    dense = functools.partial(nn.Dense, x.shape[-1], kernel_init=KERNEL_INIT, dtype=self.dtype)
+    dense = functools.partial(Dense, x.shape[-1], kernel_init=KERNEL_INIT, dtype=self.dtype)
     query, key, value = (
       windows_first(dense(name=name)(x), window, heads) for name in ("query", "key", "value")
     )
@@ -155,9 +145,9 @@ class WindowAttention(nn.Module):
     shape = (2 * middle + 1, 2 * middle + 1, heads)
     table = self.param("relative_position_bias_table", KERNEL_INIT, shape)
     rows, columns = np.moveaxis(relative_offsets(window) + middle, -1, 0)
-    bias = with_mask(jnp.moveaxis(table[rows, columns], -1, 0), mask, query.shape[1])
-    weights = attention_weights(query, key, bias)
-    y = jnp.einsum("bhnm,bhmk->bhnk", weights.astype(value.dtype), value)
+    bias = jnp.moveaxis(table[rows, columns], -1, 0)
+    weights = attention_weights(query, key, bias, mask)
+    y = weights.astype(value.dtype) @ value
     return dense(name="out")(map_first(y, x.shape, window))
 
 
@@ -220,7 +210,7 @@ class PatchMerging(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 d2"]:
     norm = LayerNorm(epsilon=self.layer_norm_eps, name="norm")
-    reduction = nn.Dense(
+    reduction = Dense(
       2 * x.shape[-1],
       use_bias=False,
       kernel_init=KERNEL_INIT,

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import Dtype
+from vit_jax.models.layers import Dense, Dtype
 from vit_jax.models.swin import (
   KERNEL_INIT,
   Size,
@@ -25,7 +25,6 @@ from vit_jax.models.swin import (
   map_first,
   relative_offsets,
   windows_first,
-  with_mask,
 )
 
 POSITION_WIDTH = 512  # Of the MLP that computes position biases.
@@ -69,16 +68,15 @@ class CosineWindowAttention(nn.Module):
     self, x: Float[Array, "b h w d"], window: Size, mask: np.ndarray | None
   ) -> Float[Array, "b h w d"]:
     heads = x.shape[-1] // self.head_dim
-    dense = functools.partial(nn.Dense, kernel_init=KERNEL_INIT, dtype=self.dtype)
+    dense = functools.partial(Dense, kernel_init=KERNEL_INIT, dtype=self.dtype)
     query, key, value = (  # A bias of the keys would not cancel in a cosine, and there is none.
       windows_first(dense(x.shape[-1], use_bias=name != "key", name=name)(x), window, heads)
       for name in ("query", "key", "value")
     )
     scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (heads,))
-    scale = jnp.exp(jnp.minimum(scale, math.log(LARGEST_SCALE)))
-    scale = jnp.tile(scale, query.shape[1] // heads)[:, None, None]
+    scale = jnp.exp(jnp.minimum(scale, math.log(LARGEST_SCALE)))[:, None, None]
     logits = jnp.einsum(
-      "bhnk,bhmk->bhnm",
+      "...nk,...mk->...nm",
       unit(query),
       unit(key),
       preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
@@ -93,8 +91,9 @@ class CosineWindowAttention(nn.Module):
     rows, columns = np.moveaxis(relative_offsets(window) + middle, -1, 0)
     bias = LARGEST_BIAS * jax.nn.sigmoid(jnp.moveaxis(y[rows, columns], -1, 0))
 
-    weights = jax.nn.softmax(logits * scale + with_mask(bias, mask, query.shape[1]), axis=-1)
-    y = jnp.einsum("bhnm,bhmk->bhnk", weights.astype(value.dtype), value)
+    logits = logits * scale + bias
+    weights = jax.nn.softmax(logits if mask is None else logits + mask, axis=-1)
+    y = weights.astype(value.dtype) @ value
     return dense(x.shape[-1], name="out")(map_first(y, x.shape, window))
 
 
