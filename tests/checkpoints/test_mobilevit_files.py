@@ -19,7 +19,7 @@ from tiny_model import CLASSES, images
 from tiny_model import tiny as tiny_vit
 
 from vit_jax import preprocessing_for
-from vit_jax.checkpoints import counterpart
+from vit_jax.checkpoints import counterpart, lit
 from vit_jax.checkpoints.convert import verify
 from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.preprocessing import to_metadata
@@ -349,3 +349,25 @@ def test_images_are_prepared_as_timm_does(name):
   assert settings.resized == (int(256 / theirs.crop_pct),) * 2
   assert (settings.mean, settings.std) == (theirs.mean, theirs.std) == ((0.0,) * 3, (1.0,) * 3)
   assert (settings.interpolation, settings.eval_resize) == (theirs.interpolation, "resize_crop")
+
+
+def test_as_the_image_tower_of_two_its_statistics_travel_too(saved, tmp_path):
+  tower = {**FIELDS, "name": NAMES["V1"]}
+  txt = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2, num_classes=16, vocab_size=50)
+  fields = {"img": {**tower, "num_classes": 16}, "txt": txt}
+  model = create_model("LiT-B16B_2", **fields)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images(), np.ones((2, 16), np.int32))
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(np.float32), shapes)
+  save_checkpoint(tmp_path / "x.npz", model, variables)
+  again, restored = from_pretrained("LiT-B16B_2", tmp_path / "x.npz", **fields)
+  assert again == model
+  assert_equal(restored, variables)
+  _, alone = from_pretrained(NAMES["V1"], tmp_path / "x.npz", **FIELDS)
+  assert_equal(alone, {kind: variables[kind]["img"] for kind in ("params", "batch_stats")})
+  # A file for the image tower, whose head and text tower begin anew.
+  _, loaded = lit.load_towers(
+    "LiT-B16B_2", {"img": str(saved / "V1.npz"), "txt": None}, fields, images()[:1]
+  )
+  assert_equal(loaded["batch_stats"]["img"], tiny()[1]["batch_stats"])
+  assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, variables)

@@ -135,12 +135,15 @@ def from_pretrained(
   arrays, metadata = reading.read_arrays(download.fetch(path))
   arrays = npz.strip_prefixes(arrays, ("opt/target/", "params/"))
   parts = {tower: _under(f"{tower}/", arrays) for tower in ("img", "txt")}
-  beside = {name: x for name, x in arrays.items() if not name.startswith(("img/", "txt/"))}
+  towers = ("img/", "txt/", tree.STATISTICS)
+  beside = {name: x for name, x in arrays.items() if not name.startswith(towers)}
   if not all(parts.values()):
     raise UserError(
       f"{path} has no two towers (parameters under img/ and txt/), as {entry.name} needs; a tower "
       "of its own is loaded in training, by --config.init.img=FILE and --config.init.txt=FILE."
     )
+  statistics = _under(f"{tree.STATISTICS}img/", arrays)
+  parts["img"] |= {tree.STATISTICS + path: x for path, x in statistics.items()}
   stored = {**metadata.get("config", {}), **metadata.get("fields", {})}
   fields = {
     tower: registry.tower_config(
@@ -170,7 +173,13 @@ def from_pretrained(
     "txt": tree.to_tree(dict(flat), scanned=tree.is_scanned(txt)),
     **{name: jnp.asarray(x) for name, x in top.items()},
   }
-  return model, {"params": params}
+  return model, {"params": params, **_statistics(variables)}
+
+
+def _statistics(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """The batch statistics of an image tower as those of both towers; {} if it has none."""
+  name = tree.STATISTICS[:-1]
+  return {name: {"img": variables[name]}} if name in variables else {}
 
 
 def load_towers(
@@ -192,7 +201,7 @@ def load_towers(
       without a file.
 
   Returns:
-    The model and {"params": ...}.
+    The model and its variables.
 
   Raises:
     UserError: a file does not fit its tower.
@@ -202,7 +211,7 @@ def load_towers(
     tower: registry.tower_config(entry.config[tower], _given(tower, overrides))
     for tower in ("img", "txt")
   }
-  found, towers = {}, {}
+  found, towers, statistics = {}, {}, {}
   if files.get("img"):
     given = {k: v for k, v in fields["img"].items() if k not in ("name", "num_classes")}
     source = files["img"]
@@ -219,7 +228,7 @@ def load_towers(
       fields["img"]["name"], source, num_classes=0, image_size=size, channels=channels, **given
     )
     towers["img"] = img.clone(num_classes=fields["img"]["num_classes"])
-    found["img"] = variables["params"]
+    found["img"], statistics = variables["params"], _statistics(variables)
   if files.get("txt"):
     path = download.fetch(files["txt"])
     arrays, metadata = reading.read_arrays(path)
@@ -237,7 +246,7 @@ def load_towers(
     towers["txt"] = txt
     found["txt"] = tree.to_tree(dict(flat), scanned=tree.is_scanned(txt))
   model = registry.create_model(name, **{**overrides, **towers})
-  return model, {"params": _completed(model, found, images, seed)}
+  return model, {**_completed(model, found, images, seed), **statistics}
 
 
 def _model_name(source: str) -> str | None:
@@ -250,19 +259,23 @@ def _model_name(source: str) -> str | None:
     return None
 
 
-def _completed(model: nn.Module, found: Mapping[str, Any], images: jax.Array, seed: int) -> Any:
-  """The parameters found, and initial values of the others."""
+def _completed(
+  model: nn.Module, found: Mapping[str, Any], images: jax.Array, seed: int
+) -> dict[str, Any]:
+  """Variables with the parameters found, and initial values of the others."""
   flatten = lambda params: flax.traverse_util.flatten_dict(params, sep="/")
   found = flatten(found)
 
   @jax.jit
-  def missing() -> dict[str, jax.Array]:
-    params = model.init(jax.random.key(seed), *example_inputs(model, images), train=False)["params"]
-    return {path: x for path, x in flatten(params).items() if path not in found}
+  def missing() -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    variables = model.init(jax.random.key(seed), *example_inputs(model, images), train=False)
+    params = flatten(variables.pop("params"))
+    return {path: x for path, x in params.items() if path not in found}, variables
 
-  fresh = missing()
+  fresh, collections = missing()
   logger.info("Initialised, since no file holds them: %s.", ", ".join(_tops(fresh)))
-  return flax.traverse_util.unflatten_dict({**found, **fresh}, sep="/")
+  params = flax.traverse_util.unflatten_dict({**found, **fresh}, sep="/")
+  return {"params": params, **collections}
 
 
 def _tops(paths: Iterable[str]) -> list[str]:

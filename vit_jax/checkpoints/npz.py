@@ -75,7 +75,11 @@ def strip_prefixes(flat: Mapping[str, Any], prefixes: tuple[str, ...] = PREFIXES
   for prefix in prefixes:
     inside = {name[len(prefix) :]: v for name, v in flat.items() if name.startswith(prefix)}
     if inside:  # Statistics stand beside the parameters, and belong to them.
-      inside |= {name: v for name, v in flat.items() if name.startswith(STATISTICS)}
+      inside |= {
+        STATISTICS + name.removeprefix(STATISTICS).removeprefix(prefix): v
+        for name, v in flat.items()
+        if name.startswith(STATISTICS)
+      }
     if inside and len(inside) < len(flat):
       logger.info(
         "Read %r of the file, and left %d arrays beside it.", prefix, len(flat) - len(inside)

@@ -116,7 +116,7 @@ def classifier_of(
   del params["txt"]
   params["classes"] = embed_classes(model, variables, prompts)
   module = ZeroShotClassifier(model.img, len(prompts.class_names), bias_init=model.bias_init)
-  return module, {"params": params}
+  return module, {**variables, "params": params}
 
 
 def from_checkpoint(
