@@ -1,10 +1,10 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""configs/deit.py, metaformer.py and mobilevit.py: what they name, and what they refuse."""
+"""configs of DeiT, MetaFormer, MobileViT and Swin: what they name, and what they refuse."""
 
 import pytest
 
-from vit_jax.configs import deit, metaformer, mobilevit
+from vit_jax.configs import deit, metaformer, mobilevit, swin
 from vit_jax.errors import UserError
 from vit_jax.training.plan import make_plan
 
@@ -37,6 +37,8 @@ def test_a_distilled_deit_has_a_convolutional_teacher():
     (metaformer, "m48,cifar10", "PoolFormer-M48", 224),
     (mobilevit, "xxs,cifar10", "MobileViT-XXS", 256),
     (mobilevit, "v2_0.5,cifar100", "MobileViTV2-0.5", 256),
+    (swin, "b_384,cifar10", "Swin-B-384", 384),
+    (swin, "v2_t_w8,cifar100", "SwinV2-T-w8", 256),
   ],
 )
 def test_fine_tuning_takes_the_released_weights(config, argument, name, crop):
@@ -51,9 +53,15 @@ def test_the_others_from_scratch():
   assert plan.pp.train_sizes == (160, 192, 256, 288, 320) and plan.pp.crop == 256
   assert (plan.pp.mean, plan.pp.std) == ((0.0,) * 3, (1.0,) * 3)
   assert (plan.mixup, plan.cutmix, plan.optim.weight_decay) == (0.0, 0.0, 0.01)
+  plan = make_plan(swin.get_config("s,imagenet2012"))
+  assert (plan.batch, plan.base_lr, plan.model.overrides) == (1024, 1e-3, {"drop_path_rate": 0.3})
+  assert plan.warmup_steps / plan.total_steps == pytest.approx(20 / 300, rel=1e-3)
+  assert (plan.grad_norm_clip, plan.pp.crop, plan.pp.resize) == (5.0, 224, 256)
+  plan = make_plan(swin.get_config("v2_b_w16,imagenet2012"))
+  assert (plan.model.name, plan.pp.crop, plan.pp.resize) == ("SwinV2-B-w16", 256, 292)
 
 
-@pytest.mark.parametrize("config", [deit, metaformer, mobilevit])
+@pytest.mark.parametrize("config", [deit, metaformer, mobilevit, swin])
 def test_refuses_with_one_sentence(config):
   here = config.__name__.rpartition(".")[2]
   with pytest.raises(UserError, match=rf"configs/{here}.py takes MODEL,DATASET, .*it got 'x'\."):
