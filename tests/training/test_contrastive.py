@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contrastive training: its losses, its step, what is frozen, and what it refuses."""
 
+import dataclasses
 import math
 import re
 
@@ -18,10 +19,10 @@ import torch.nn.functional as F
 
 from vit_jax.errors import UserError
 from vit_jax.models.registry import create_model
-from vit_jax.training import losses, objectives, optim
+from vit_jax.training import losses, objectives, optim, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.loop import train_and_evaluate
-from vit_jax.training.plan import make_plan
+from vit_jax.training.plan import InitPlan, make_plan
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
 
@@ -281,9 +282,12 @@ def test_towers_and_texts_that_do_not_fit_are_refused(tmp_path, changes, message
   assert not (tmp_path / "run").exists()
 
 
-def test_a_tower_with_batch_statistics_is_refused(tmp_path):
-  config = small_lit.config()
+def test_a_locked_tower_with_batch_statistics_is_refused(tmp_path):
+  config = small_lit.config(frozen="img/", init=dict(img="MobileViT-XXS"))
   config.model.img = ml_collections.ConfigDict({"name": "MobileViT-XXS", "num_classes": 16})
-  with pytest.raises(UserError, match=r"batch statistics \(MobileViT\) cannot be a part") as caught:
-    train_and_evaluate(config, tmp_path / "run")
+  plan = make_plan(config)
+  plan = dataclasses.replace(plan, init=InitPlan())  # There are no weights to fetch here.
+  with pytest.raises(UserError, match="would not stop the batch statistics of MobileViT") as caught:
+    restore.build_model(plan, 10)
   assert_one_sentence(caught)
+  restore.build_model(dataclasses.replace(plan, frozen=None), 10)
