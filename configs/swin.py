@@ -22,6 +22,10 @@ accuracies, which are 81.3% (t), 83.0% (s) and 83.5% (b). Not yet measured here.
 From scratch, offline, on scikit-learn's handwritten digits:
 
     vit-jax train --config=configs/swin.py:digits --workdir=runs/swin-digits --config.seed=0
+
+Test accuracy 97.8%, 98.6% and 99.2% with seeds 0, 1 and 2 (360 images; 1-nearest-neighbour has
+98.1%), each in 132 seconds of CPU time, compilation included: seven to ten minutes on two cores
+(AMD EPYC) that were busy with other work.
 """
 
 import ml_collections
