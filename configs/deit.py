@@ -6,17 +6,21 @@ r"""Trains a DeiT on ImageNet alone, or fine-tunes one: arXiv:2012.12877.
 
 The argument is MODEL,DATASET: ti16, s16, b16, each with _distilled, and imagenet2012 (from scratch,
 Table 9 of the paper) or cifar10 and cifar100 (fine-tuning of the released weights, with the
-ancestor's settings). A distilled model learns from a teacher as well:
+ancestor's settings and no teacher). From scratch a distilled model learns from a teacher as well:
 
     vit-jax train --config=configs/deit.py:s16_distilled,imagenet2012 --workdir=runs/deit-s16d \
         --config.distill.teacher=BiT-R101x1 \
         --config.distill.checkpoint=gs://bit_models/BiT-M-R101x1-ILSVRC2012.npz
 
-which is the default teacher; any model of the registry with ImageNet's classes will do, or the work
-directory of a run of yours. It is asked in every step, about the images as they are after
-augmentation. With --config.distill.loss=soft the student learns all its probabilities (tau 3,
-weight 0.1) instead of the class that it names (weight 0.5, section 4). A model without _distilled
-takes a teacher too, and then learns from both with its only head.
+which is the default teacher, at 224 pixels. Any model of the registry with ImageNet's classes will
+do, or the work directory of a run of yours, at its own size:
+
+    --config.distill.teacher=runs/mine --config.distill.checkpoint= --config.distill.image_size=0
+
+It is asked in every step, about the images as they are after augmentation. With
+--config.distill.loss=soft the student learns all its probabilities (tau 3, weight 0.1) instead of
+the class that it names (weight 0.5, section 4). A model without _distilled takes a teacher too, and
+then learns from both with its only head.
 
 300 epochs of AdamW at batch 1024: rate 1e-3 with 5 epochs of warm-up, weight decay 0.05, label
 smoothing 0.1, stochastic depth 0.1, Mixup 0.8 and CutMix 1.0 by turns, and an average of the

@@ -56,11 +56,14 @@ def digits() -> ml_collections.ConfigDict:
   """A PoolFormer of two stages, on 8x8 and 4x4 positions; chosen on the validation split."""
   config = common.digits_config()
   config.model = common.model_config(
-    "PoolFormer-S12", depths=(2, 2), widths=(64, 128), layer_scale_init=1.0
+    "PoolFormer-S12", depths=(2, 2), widths=(48, 96), layer_scale_init=1.0
   )
   config.total_steps = 800
   config.warmup_steps = 100
   config.label_smoothing = 0.1
+  config.mixup = 0.2
+  config.cutmix = 0.2
+  config.ema_decay = 0.99
   config.eval_every = 200
   config.checkpoint_every = 400
   return config

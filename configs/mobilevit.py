@@ -73,9 +73,9 @@ def digits() -> ml_collections.ConfigDict:
     num_layers=(1, 2),
     final_width=160,
   )
-  config.total_steps = 600
+  config.total_steps = 400
   config.warmup_steps = 100
   config.label_smoothing = 0.1
-  config.eval_every = 200
-  config.checkpoint_every = 300
+  config.eval_every = 100
+  config.checkpoint_every = 200
   return config

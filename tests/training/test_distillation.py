@@ -183,6 +183,15 @@ def test_cached_answers_are_the_teachers_of_whole_images(taught_by):
   assert abs(float(other) - float(asked)) > 1e-4
 
 
+def test_a_runs_positions_are_resized_for_another_size(taught_by):
+  distill = dict(teacher=str(taught_by), image_size=16)
+  found = make_task(make_plan(tiny.config(distill=distill)), DIGITS).teacher
+  assert found.preprocessing.size == (16, 16)
+  [positions] = [v for k, v in tiny.leaves(found.variables).items() if "pos_embedding" in k]
+  assert positions.shape[1] == 17
+  assert jax.jit(found.__call__)(found.variables, a_batch()["image"]).shape == (8, 10)
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [
@@ -193,7 +202,11 @@ def test_cached_answers_are_the_teachers_of_whole_images(taught_by):
     (dict(teacher=None, loss="soft"), r"distill.loss has no effect without config.distill.teacher"),
     (dict(teacher="BiT-R50x2"), r"BiT-R50x2.*BiT-R50x1"),
     (dict(teacher="LiT-B16B"), r"distill.teacher='LiT-B16B' has two towers; name a classifier"),
-    (dict(teacher="/no/such/run"), r"/no/such/run"),
+    (
+      dict(teacher="/no/such/run"),
+      r"'/no/such/run' is no work directory of a run, and there is no",
+    ),
+    (dict(weight=0.0), r"distill.weight=0.0 should be in"),
     (dict(techer="x"), r"distill.techer .*'teacher'"),
   ],
 )
@@ -207,6 +220,7 @@ def test_refuses_with_one_sentence(taught_by, changes, message):
 def test_an_empty_teacher_turns_it_off_and_an_empty_checkpoint_is_none(taught_by):
   of_a_run = dict(teacher=str(taught_by), checkpoint="")
   assert make_plan(tiny.config(distill=of_a_run)).distill.checkpoint is None
+  assert make_plan(tiny.config(distill=dict(of_a_run, image_size=0))).distill.image_size is None
   off = dict(teacher="", checkpoint="gs://somewhere/a.npz", image_size=224)
   assert make_plan(tiny.config(distill=off)).distill is None
 
@@ -217,7 +231,9 @@ def test_refuses_what_does_not_fit(taught_by):
     make_task(make_plan(tiny.config(distill=distill)), ("0", "1", "2"))
   with pytest.raises(UserError, match="digits has class 'zero' where the teacher has '0'"):
     make_task(make_plan(tiny.config(distill=distill)), ("zero", *DIGITS[1:]))
-  with pytest.raises(UserError, match="cache=True does not go with mixup or cutmix"):
+  with pytest.raises(
+    UserError, match=r"cache=True does not go with mixing.*mixup and config.cutmix to 0"
+  ):
     make_plan(tiny.config(distill=dict(distill, cache=True), cutmix=1.0))
   with pytest.raises(UserError, match="sees grey images and the student colours"):
     make_task(make_plan(tiny.config(distill=distill, pp=dict(channels=3))), DIGITS)

@@ -36,6 +36,9 @@ from vit_jax.training.plan import Plan, differences, make_plan
     (dict(decay_at=(0.5,)), r"decay_at=\(0.5,\) has no effect.*decay_type='step'"),
     (dict(decay_type="step", decay_at=(200.0,)), r"decay_at=\(200.0,\) should be shares"),
     (dict(mixup=-0.1), r"mixup=-0.1 should not be negative"),
+    (dict(cutmix=-1.0), r"cutmix=-1.0 should not be negative; 0 turns it off"),
+    (dict(cutmix=1.0, accum_steps=32), r"no effect on parts of one example \(batch=32, accum_"),
+    (dict(ema_decay=1.0), r"ema_decay=1.0 should be in \(0, 1\), such as 0.9999; 0 turns it off"),
     (dict(rsqrt_timescale=100), r"rsqrt_timescale=100 has no effect.*decay_type='rsqrt'"),
     (dict(linear_end=0.0), r"linear_end=0.0 has no effect"),
     (dict(optim=dict(name="adamw", momentum=0.9)), r"optim.momentum=0.9 has no effect.*'sgd'"),
@@ -147,3 +150,8 @@ def test_a_key_that_was_added_since_does_not_keep_a_run_from_continuing():
   del saved["mixup"], saved["pp"]["crop_offset"]
   assert not differences(saved, plan)
   assert differences({**saved, "seed": 7}, plan) == ["seed (7 -> 0)"]
+
+
+def test_a_command_line_turns_off_what_a_recipe_sets():
+  plan = make_plan(tiny.config(ema_decay=0.0, frozen="", baseline="", checkpoint=""))
+  assert (plan.ema_decay, plan.frozen, plan.baseline, plan.checkpoint) == (None,) * 4

@@ -109,10 +109,14 @@ class _Load:
     try:
       record = self._source[int(index)]
       example = self._transform(record, rng)
+      for name, values in self._rows.items():
+        example[name] = values[index]
+        if np.isnan(example[name]).any():
+          raise BadImage(f"it could not be read for its {name!r}, either")
+      return example
     except Exception as e:
       name = record["id"] if record else self._source.name(int(index))
       return _Failure(name, e)
-    return {**example, **{name: values[index] for name, values in self._rows.items()}}
 
 
 class _Order:
@@ -183,7 +187,8 @@ class TrainLoader:
       max_bad_fraction: share of the split's images that may fail to decode.
       shard_index, shard_count: this process among those that share each epoch.
       captions: makes the texts, for models that read them.
-      rows: arrays [examples of the source, ...], whose rows become part of the batches by name.
+      rows: arrays [examples of the source, ...], whose rows become part of the batches by name; an
+        example with a NaN there is left out, like one that cannot be read.
     """
     if batch_size < 1:
       raise UserError(f"batch={batch_size} must be at least 1.")

@@ -130,6 +130,14 @@ class Preprocessing:
     """(height, width) of what the transforms return."""
     return _pair(self.crop)
 
+  def at(self, side: int) -> Preprocessing:
+    """The same for square inputs of another size; what is cut off stays the same share."""
+    scaled = lambda value: round(value * side / min(self.size))
+    resize = self.resize
+    if resize is not None:
+      resize = scaled(resize) if isinstance(resize, int) else tuple(map(scaled, resize))
+    return dataclasses.replace(self, crop=side, resize=resize)
+
   @property
   def resized(self) -> tuple[int, int]:
     """(height, width) that an image is squashed to, or just covers, before a crop."""

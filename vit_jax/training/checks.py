@@ -35,11 +35,11 @@ _EFFECT = (
   ("contrastive_loss", "with a model of two towers (LiT)", lambda p: p.text),
   ("init.img", "with a model of two towers (LiT)", lambda p: p.text),
   ("init.txt", "with a model of two towers (LiT)", lambda p: p.text),
-  ("distill.tau", "with distill.loss='soft'", lambda p: p.distill and p.distill.loss == "soft"),
+  ("distill.tau", "with distill.loss='soft'", lambda p: not p.distill or p.distill.loss == "soft"),
   (
     "distill.checkpoint",
     "where distill.teacher is a name of the registry",
-    lambda p: p.distill and not _is_path(p.distill.teacher),
+    lambda p: not p.distill or not _is_path(p.distill.teacher),
   ),
   ("pp.min_area", "with pp.train_crop='inception'", lambda p: p.pp.train_crop == "inception"),
   (
@@ -102,7 +102,12 @@ def check(plan: Plan) -> None:
       raise UserError(f"config.{key}={value} should not be negative; 0 turns it off.")
   if plan.ema_decay is not None and not 0 < plan.ema_decay < 1:
     raise UserError(
-      f"config.ema_decay={plan.ema_decay} should be in (0, 1), such as 0.9999; None turns it off."
+      f"config.ema_decay={plan.ema_decay} should be in (0, 1), such as 0.9999; 0 turns it off."
+    )
+  if (plan.mixup or plan.cutmix) and plan.batch == plan.accum_steps:
+    raise UserError(
+      f"config.mixup and config.cutmix have no effect on parts of one example (batch={plan.batch}, "
+      f"accum_steps={plan.accum_steps}); enlarge the batch, or set both to 0."
     )
   if plan.distill:
     _check_distillation(plan)
@@ -159,8 +164,8 @@ def _check_distillation(plan: Plan) -> None:
     raise UserError(f"config.distill.weight={distill.weight} should be in (0, 1].")
   if distill.cache and (plan.mixup or plan.cutmix):
     raise UserError(
-      "config.distill.cache=True does not go with mixup or cutmix, since a mixed image has no "
-      "answer in the cache; turn either off."
+      "config.distill.cache=True does not go with mixing, since a mixed image has no answer in the "
+      "cache; set it to False, or config.mixup and config.cutmix to 0."
     )
 
 

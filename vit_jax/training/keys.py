@@ -40,7 +40,7 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
 
   Args:
     cls: a dataclass with type hints; its defaults are the keys' defaults.
-    keys: the section. None stands for the default, unless the field may be None.
+    keys: the section. None stands for the default, unless the field may be None; "" for None.
     prefix: of the section, for messages.
     given: fields that are ready.
 
@@ -57,6 +57,8 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
       raise UserError(f"config.{prefix}{key} is not a known key{near}")
   for name, field in fields.items():
     value, optional = keys.get(name), _fits(None, hints[name])
+    if value == "" and optional:  # `--config.KEY=`, since a command line has no None.
+      value = None
     if value is None and not (name in keys and optional):
       if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         raise UserError(f"config.{prefix}{name} is missing; set it to {_name(hints[name])}.")

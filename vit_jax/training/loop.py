@@ -69,13 +69,13 @@ def train_and_evaluate(
     dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
   )
 
-  task = make_task(plan, dataset.class_names)
   workdir = epath.Path(workdir)
   earlier = restore.find_run(workdir, plan, dataset.class_names)
   if earlier and (results := _finished(workdir, plan)):
     log.info("%s is finished; use another workdir to train again", workdir)
     return results
 
+  task = make_task(plan, dataset.class_names)
   num_classes = len(dataset.class_names)
   model, variables = restore.build_model(plan, num_classes, earlier)
   multiscale.check(model, plan.pp)

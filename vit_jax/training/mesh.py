@@ -60,7 +60,7 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def place_whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Puts all of a tree of arrays on every device."""
+  """Puts all of a tree of NumPy arrays on every device."""
   return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 

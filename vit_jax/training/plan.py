@@ -250,8 +250,8 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
   }
   top = {k: v for k, v in keys.items() if k not in sections}
-  if top.get("frozen") == "":  # `--config.frozen=`, since a command line has no None.
-    del top["frozen"]
+  if top.get("ema_decay") == 0:  # A command line has no None.
+    del top["ema_decay"]
   plan = keys_lib.read(Plan, top, "", sections)
   checks.refuse_without_effect(plan, keys)
   checks.check(plan)
@@ -339,9 +339,12 @@ def _read_text(keys: dict[str, Any], model: ModelPlan, init: InitPlan) -> TextPl
 
 
 def _read_distill(keys: dict[str, Any]) -> DistillPlan | None:
+  # `--config.distill.teacher=` and `--config.distill.image_size=0`: a command line has no None.
   given = {key: value for key, value in _given(keys).items() if value != ""}
+  if given.get("image_size") == 0:
+    del given["image_size"]
   if "teacher" not in given:
-    if given and keys.get("teacher") != "":  # `--config.distill.teacher=` turns all of it off.
+    if given and keys.get("teacher") != "":
       raise UserError(
         f"config.distill.{next(iter(given))} has no effect without config.distill.teacher; name a "
         "model or the work directory of a run."

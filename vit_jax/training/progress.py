@@ -241,7 +241,9 @@ def _truncate(path: epath.Path, last_step: int) -> None:
   """Drops the records beyond `last_step`, and of tests: the run is about to write them again."""
   if path.exists():
     # A test is of the best step, which may lie before.
-    again = lambda r: r.get("step", 0) > last_step or any(k.startswith("test/") for k in r)
+    again = lambda r: (
+      r.get("step", 0) > last_step or any(k.startswith(("test/", "test_raw/")) for k in r)
+    )
     kept = [r for r in read_metrics(path.parent) if not again(r)]
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
 

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vit_jax.checkpoints import pretrained
 from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
 from vit_jax.models import registry
+from vit_jax.models.lit import TwoTowers
 from vit_jax.training import losses
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import DistillPlan, Plan
@@ -29,7 +31,7 @@ class Teacher:
   """A frozen classifier with its own resolution, channels and normalisation.
 
   Attributes:
-    model, variables: the module and what it has learned.
+    model, variables: the module and what it has learned, as NumPy arrays.
     preprocessing: how it has seen images.
   """
 
@@ -61,7 +63,7 @@ class Teacher:
     """Its logits of all examples of a split, each prepared once as in evaluation.
 
     Returns:
-      float32 [examples, classes], NaN where an image cannot be read.
+      float32 [examples, classes], NaN where an image cannot be read: the loader leaves that out.
     """
     batches = classification.batches_of(
       {"train": sources.Numbered(source)},
@@ -93,26 +95,37 @@ def load(plan: Plan, class_names: tuple[str, ...]) -> Teacher:
   Raises:
     UserError: it cannot be loaded, or knows other classes or colours than the student.
   """
-  distill = plan.distill
-  name = distill.teacher
-  if os.path.isdir(name) or "://" in name:
-    found = classifier.from_run(name)
-  elif registry.get_entry(name).text:
-    raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
-  else:
-    found = classifier.from_checkpoint(name, distill.checkpoint, distill.image_size)
-  if not hasattr(found.model, "num_classes"):
-    raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
+  found = _find(plan.distill)
   classifier.refuse_other_classes(found, class_names, plan.dataset, "the teacher")
   spec = found.preprocessing
-  if distill.image_size:
-    spec = dataclasses.replace(spec, crop=distill.image_size, resize=None)
   if spec.channels < plan.pp.channels:
     raise UserError(
-      f"config.distill.teacher={name!r} sees grey images and the student colours; name another, or "
-      "set config.pp.channels=1."
+      f"config.distill.teacher={plan.distill.teacher!r} sees grey images and the student colours; "
+      "name another, or set config.pp.channels=1."
     )
-  return Teacher(found.model, found.variables, spec)
+  return Teacher(found.model, jax.device_get(found.variables), spec)
+
+
+def _find(distill: DistillPlan) -> classifier.Classifier:
+  name, size = distill.teacher, distill.image_size
+  is_run = os.path.isdir(name) or "://" in name
+  if not is_run:
+    try:
+      two_towers = registry.get_entry(name).text
+    except UserError as error:
+      raise UserError(
+        f"config.distill.teacher={name!r} is no work directory of a run, and {error}"
+      ) from error
+    if not two_towers:
+      return classifier.from_checkpoint(name, distill.checkpoint, size)
+  found = classifier.from_run(name) if is_run else None
+  if found is None or isinstance(found.model, TwoTowers):
+    raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
+  if size and found.preprocessing.size != (size, size):
+    model, variables = pretrained.from_pretrained(found.name, name, image_size=size)
+    spec = found.preprocessing.at(size)
+    found = dataclasses.replace(found, model=model, variables=variables, preprocessing=spec)
+  return found
 
 
 def comparison(plan: DistillPlan):
