@@ -189,6 +189,8 @@ def test_a_runs_positions_are_resized_for_another_size(taught_by):
   assert found.preprocessing.size == (16, 16)
   [positions] = [v for k, v in tiny.leaves(found.variables).items() if "pos_embedding" in k]
   assert positions.shape[1] == 17
+  # On the host, so that they can go to any devices; a run is restored to one.
+  assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found.variables))
   assert jax.jit(found.__call__)(found.variables, a_batch()["image"]).shape == (8, 10)
 
 
