@@ -58,12 +58,12 @@ def digits() -> ml_collections.ConfigDict:
   config.model = common.model_config(
     "PoolFormer-S12", depths=(2, 2), widths=(48, 96), layer_scale_init=1.0
   )
-  config.total_steps = 800
-  config.warmup_steps = 100
+  config.total_steps = 1_500
+  config.warmup_steps = 200
   config.label_smoothing = 0.1
-  config.mixup = 0.2
-  config.cutmix = 0.2
+  config.mixup = 0.1
+  config.cutmix = 0.1
   config.ema_decay = 0.99
-  config.eval_every = 200
-  config.checkpoint_every = 400
+  config.eval_every = 250
+  config.checkpoint_every = 500
   return config
