@@ -23,9 +23,9 @@ def classifier(dataset):
 
 
 def test_splits_hold_every_digit_once(dataset):
-  assert dataset.splits == ("train", "val", "test")
+  assert dataset.splits == ("train", "val", "test", "few")
   assert dataset.class_names == tuple("0123456789")
-  parts = {s: dataset.source(s) for s in dataset.splits}
+  parts = {s: dataset.source(s) for s in ("train", "val", "test")}  # `few` is a part of train.
   assert {s: len(p) for s, p in parts.items()} == {"train": 1257, "val": 180, "test": 360}
   ids = [i for p in parts.values() for i in p.ids]
   assert len(set(ids)) == 1797
@@ -128,3 +128,9 @@ def test_the_ink_is_the_data_sets_whatever_the_pen(dataset):
 def test_blank_and_tiny_images_do_not_fail():
   for shape in ((1, 1), (3, 200, 3), (50, 40, 1), (8, 9, 4)):
     assert digits.prepare_digit(np.full(shape, 255, np.uint8)).shape == (8, 8, 1)
+
+
+def test_few_has_ten_of_each_class_of_train(dataset):
+  few, train = dataset.source("few"), dataset.source("train")
+  assert np.bincount(few.labels).tolist() == [10] * 10
+  assert {*few.ids} < {*train.ids} and len({*few.ids}) == 100

@@ -356,8 +356,8 @@ VIT = {"image_processor_type": "ViTImageProcessor"}
     ("preprocessor_config.json", {"size": 224}, "image_processor_type=None.*ViT, DeiT"),
     (
       "preprocessor_config.json",
-      {"image_processor_type": "MobileViTImageProcessor"},
-      "MobileViT.*only",
+      {"image_processor_type": "LevitImageProcessor"},
+      "Levit.*only",
     ),
     ("preprocessor_config.json", VIT | {"do_resize": False}, "do_resize"),
     ("preprocessor_config.json", VIT | {"do_pad": True}, "do_pad"),
