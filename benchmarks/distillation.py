@@ -10,6 +10,11 @@ student of configs/deit.py:digits_distilled is trained alone (without the distil
 taught by hard and by soft labels. Prints the test accuracy of each run, mean and standard
 deviation over the seeds, and the cosine of class and distillation token behind each block, a mean
 over the test images; section 4 of arXiv:2012.12877 reports 0.06 early and 0.93 in the last layer.
+
+Results (benchmarks/results/distillation.json): alone 94.1% +- 0.9, hard 95.2% +- 1.6, soft 95.4% +-
+1.1, so a point is won, which is about the spread of the seeds. The tokens' cosine by block is 0.76,
+0.83, 0.87, 0.91 by hard labels, rising as in the paper, and 0.99 to 1.00 by soft ones, whose
+weight is small.
 """
 
 import argparse
