@@ -27,7 +27,8 @@ smoothing 0.1, stochastic depth 0.1, Mixup 0.8 and CutMix 1.0 by turns, and an a
 weights (decay 0.99996) that is evaluated beside them. The paper also has RandAugment, random
 erasing and repeated augmentation, which are not here: expect less than its accuracies, which are
 72.2% (ti16), 79.9% (s16) and 81.8% (b16); distilled by its own teacher, a RegNetY-16GF, 74.5%,
-81.2% and 83.4%. Its DeiT-S took 3 days on 4 V100 and DeiT-B 53 hours on 8. Not yet measured here.
+81.2% and 83.4%. Its DeiT-S took less than 3 days on 4 GPUs and DeiT-B 53 hours on 8. Not yet
+measured here.
 
 From scratch, offline, on scikit-learn's handwritten digits:
 

@@ -7,7 +7,8 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training.plan import Plan, differences, make_plan
+from vit_jax.training.continuation import differences
+from vit_jax.training.plan import Plan, make_plan
 
 
 @pytest.mark.parametrize(

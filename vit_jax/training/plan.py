@@ -369,42 +369,6 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
   return keys_lib.read(transforms.Preprocessing, given, "pp.")
 
 
-# Keys that may change when a run continues: they leave the meaning of the saved state as it is.
-_FREE = (
-  *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
-  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data", "baseline"),
-  *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
-)
-
-
-def differences(saved: Mapping[str, Any], plan: Plan) -> list[str]:
-  """Names the keys that keep `plan` from continuing a run that was saved as `saved`.
-
-  `total_steps` may be raised where the learning rate does not depend on it (constant or rsqrt
-  without cooldown): the first steps are then the same as in a run planned longer from the start.
-
-  Returns:
-    One `key (saved value -> value now)` for each that differs; empty if the run may continue.
-  """
-  # Through `from_dict`, so that a key that was added since has its default.
-  old, new = _flatten(Plan.from_dict(saved).to_dict()), _flatten(plan.to_dict())
-  differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
-  extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
-  if extendable and plan.total_steps >= old.get("total_steps", 0):
-    differing = [k for k in differing if k != "total_steps"]
-  return [f"{k} ({old.get(k)!r} -> {new.get(k)!r})" for k in differing]
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
 def _plain(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {str(k): _plain(v) for k, v in value.items()}

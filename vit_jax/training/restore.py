@@ -18,7 +18,7 @@ from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.lit import example_inputs
-from vit_jax.training import checkpointing, optim
+from vit_jax.training import checkpointing, continuation, optim
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import TrainState, create_state
 
@@ -152,7 +152,7 @@ def find_run(
     or not any(p.name.isdigit() for p in checkpoints.iterdir())
   ):
     return None
-  differing = plan_lib.differences(earlier.config, plan)
+  differing = continuation.differences(earlier.config, plan)
   if earlier.class_names != class_names:
     differing.append("the class names of the data set")
   if differing:
