@@ -59,7 +59,9 @@ def make_step(model, optimizer, *, loss="softmax", frozen=None):
 
 
 def setup(model, optimizer, **options):
-  state = create_state(model, noise(model), optimizer, None, 0, mesh=mesh_lib.make_mesh())
+  state = create_state(
+    model, noise(model), optimizer, None, 0, shardings=mesh_lib.replicated(mesh_lib.make_mesh())
+  )
   return state, make_step(model, optimizer, **options)
 
 

@@ -13,7 +13,7 @@ import tiny_run as tiny
 from vit_jax.models.lit import example_inputs
 from vit_jax.models.registry import create_model
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import objectives
+from vit_jax.training import objectives, sharding
 from vit_jax.training.losses import hard_distillation
 from vit_jax.training.plan import MeshPlan
 from vit_jax.training.state import create_state
@@ -74,22 +74,24 @@ RUNS = {
 }
 
 
-def losses(run, devices):
-  """The losses of the first steps, and on how many devices the state was."""
+MESHES = {
+  "one": MeshPlan(data=1),
+  "data": MeshPlan(data=8),
+  "fsdp": MeshPlan(fsdp=8),
+  "tensor": MeshPlan(data=4, tensor=2),
+  "mixed": MeshPlan(replica=2, fsdp=2, tensor=2),
+}
+
+
+def losses(run, mesh, steps=STEPS):
+  """The losses of the first steps, and the axes of the mesh that the state was split over."""
   name, fields, options, frozen, rate = RUNS[run]
   two_towers = "img" in fields
   model = create_model(name, **fields, **({} if two_towers else {"num_classes": CLASSES}))
   make_objective = objectives.contrastive if two_towers else objectives.classification
   make_objective = objectives.distillation if "teach" in options else make_objective
-  mesh = mesh_lib.make_mesh(MeshPlan(data=devices))
+  mesh = mesh_lib.make_mesh(MESHES[mesh])
   optimizer = optax.sgd(rate, momentum=0.9)
-  step = make_train_step(
-    make_objective(model, mean=HALF, std=HALF, **options),
-    optimizer,
-    optax.constant_schedule(rate),
-    mesh,
-    frozen=frozen,
-  )
   inputs = example_inputs(model, np.zeros((1, SIZE, SIZE, 3), np.float32))
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
   rng = np.random.default_rng(0)  # No leaf is zero, as a new head would be.
@@ -97,10 +99,22 @@ def losses(run, devices):
   if two_towers:  # Near their usual values, which no noise has.
     variables["params"] |= {"t": np.log([10.0], dtype=np.float32)}
     variables["params"] |= {"b": np.float32([-10.0])} if "bias_init" in fields else {}
-  state = create_state(model, variables, optimizer, None, 0, mesh=mesh)
+  make_state = lambda variables, where=None: create_state(
+    model, variables, optimizer, None, 0, shardings=where
+  )
+  shardings = sharding.shardings(jax.eval_shape(make_state, variables), mesh)
+  state = make_state(variables, shardings)
+  step = make_train_step(
+    make_objective(model, mean=HALF, std=HALF, **options),
+    optimizer,
+    optax.constant_schedule(rate),
+    mesh,
+    frozen=frozen,
+    state_shardings=shardings,
+  )
   teacher = rng.normal(size=(SIZE * SIZE * 3, CLASSES)).astype(np.float32)
   found = []
-  for _ in range(STEPS):
+  for _ in range(steps):
     batch = {
       "image": rng.integers(256, size=(BATCH, SIZE, SIZE, 3), dtype=np.uint8),
       "label": rng.integers(CLASSES, size=BATCH).astype(np.int32),
@@ -108,25 +122,44 @@ def losses(run, devices):
     }
     state, metrics = step(state, mesh_lib.place_batch(batch, mesh), teacher)
     found.append(float(metrics["loss"]))
-  [placed] = {len(x.sharding.device_set) for x in jax.tree.leaves(state)}
-  return found, placed
+  leaves = jax.tree.leaves(state)
+  assert {len(x.sharding.device_set) for x in leaves} == {mesh.size}
+  assert jax.tree.map(lambda x: x.sharding, state) == shardings
+  return found, sorted({axis for x in leaves for axis in x.sharding.spec if axis})
 
 
 PROGRAM = """
 import json, sys
 from test_devices import losses
-print(json.dumps([losses(sys.argv[1], devices) for devices in (1, 8)]))
+run, steps, *meshes = sys.argv[1:]
+print(json.dumps({mesh: losses(run, mesh, int(steps)) for mesh in meshes}))
 """
+
+
+def _compare(run, steps, meshes, rtol):
+  # LLVM's optimizations would take longer than all the rest; splitting happens before them.
+  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  done = tiny.run_python(PROGRAM, run, steps, "one", *meshes, XLA_FLAGS=flags)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout)
+  one, axes = found.pop("one")
+  assert not axes
+  assert len({*one}) == steps and np.ptp(one) > 5e-3  # They learn, from another batch every time.
+  for mesh, (losses, axes) in found.items():
+    split = {"data": [], "fsdp": ["fsdp"], "tensor": ["tensor"], "mixed": ["fsdp", "tensor"]}[mesh]
+    if run == "bit":  # It has neither heads nor hidden units.
+      split = [axis for axis in split if axis != "tensor"]
+    assert axes == split, mesh
+    np.testing.assert_allclose(losses, one, rtol=rtol, err_msg=mesh)
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_eight_devices_compute_what_one_does(run):
-  # LLVM's optimizations would take longer than all the rest; splitting happens before them.
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-  done = tiny.run_python(PROGRAM, run, XLA_FLAGS=flags)
-  assert done.returncode == 0, done.stderr
-  (one, placed_on_one), (eight, placed_on_eight) = json.loads(done.stdout)
-  assert (placed_on_one, placed_on_eight) == (1, 8)
-  assert len({*one}) == STEPS and np.ptp(one) > 5e-3  # They learn, from another batch every time.
   # The largest difference when this was written was 6e-7, of the sum over all pairs.
-  np.testing.assert_allclose(eight, one, rtol=2e-6)
+  _compare(run, STEPS, ("data", "mixed"), 2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+def test_every_mesh_computes_what_one_device_does(run):
+  _compare(run, 20, tuple(MESHES)[1:], 2e-6)

@@ -36,7 +36,9 @@ def _batch(size=16, seed=0):
 def _setup(model=None, optimizer=None, *, accum_steps=1, frozen=None, **options):
   model, optimizer = model or Small(), optimizer or optax.sgd(0.5)
   mesh = mesh_lib.make_mesh()
-  state = create_state(model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, mesh=mesh)
+  state = create_state(
+    model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, shardings=mesh_lib.replicated(mesh)
+  )
   objective = objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3, **options)
   rate = optax.constant_schedule(0.5)
   step = make_train_step(objective, optimizer, rate, mesh, accum_steps=accum_steps, frozen=frozen)
@@ -133,7 +135,9 @@ def test_chance_differs_between_steps_and_seeds_but_repeats(model, options):
     optimizer = optax.sgd(0.0)
     mesh = mesh_lib.make_mesh()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
-    state = create_state(model, variables, optimizer, None, seed, mesh=mesh)
+    state = create_state(
+      model, variables, optimizer, None, seed, shardings=mesh_lib.replicated(mesh)
+    )
     objective = objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3, **options)
     step = make_train_step(objective, optimizer, optax.constant_schedule(0.0), mesh)
     result = []
@@ -196,7 +200,15 @@ def test_batch_statistics_follow_every_micro_batch(accum_steps):
 
 def test_the_average_follows_parameters_and_statistics():
   model, optimizer, mesh = WithStatistics(), optax.sgd(0.5), mesh_lib.make_mesh()
-  state = create_state(model, None, optimizer, jnp.zeros((1, 4, 4, 3)), 0, mesh=mesh, ema=True)
+  state = create_state(
+    model,
+    None,
+    optimizer,
+    jnp.zeros((1, 4, 4, 3)),
+    0,
+    shardings=mesh_lib.replicated(mesh),
+    ema=True,
+  )
   step = make_train_step(
     objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3),
     optimizer,

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 
 from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
-from vit_jax.training import losses
+from vit_jax.training import losses, sharding
 from vit_jax.training import mesh as mesh_lib
 
 EvalStep = Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
@@ -44,9 +44,12 @@ def make_eval_step(
     classes, or all if there are fewer.
   """
 
+  mesh = mesh or mesh_lib.make_mesh()
+
   def eval_step(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     images = transforms.normalize(batch["image"], mean, std)
-    logits = model.apply(variables, images, train=False).astype(jnp.float32)
+    with sharding.examples_stay(mesh, len(images)):
+      logits = model.apply(variables, images, train=False).astype(jnp.float32)
     label, mask = batch["label"], batch["mask"]
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     # The label's rank; a tie goes to the lower class, as in argmax and top_k.
@@ -64,9 +67,7 @@ def make_eval_step(
       "count": mask.sum(),
     }
 
-  mesh = mesh or mesh_lib.make_mesh()
-  whole, split = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-  return jax.jit(eval_step, in_shardings=(whole, split), out_shardings=whole)
+  return jax.jit(eval_step, out_shardings=mesh_lib.replicated(mesh))
 
 
 def evaluate(
@@ -91,6 +92,7 @@ def evaluate(
     UserError: if there is no example.
   """
   mesh = mesh or mesh_lib.make_mesh()
+  variables = mesh_lib.on_mesh(variables, mesh)
   # Sums stay on the device until the end, so that decoding and computing overlap.
   sums = [eval_step(variables, mesh_lib.place_batch(dict(b), mesh)) for b in batches]
   # float64 here: a float32 count stops at 2^24 examples.
@@ -123,6 +125,7 @@ def batches_of(
   split fills.
   """
   devices = mesh_lib.data_parallelism(mesh)
+  share, shares = mesh_lib.reader(mesh)
   present = {name: source for name, source in splits.items() if source is not None}
   largest = max(map(len, present.values()), default=0)
   size = min(batch, math.ceil(largest / devices) * devices)
@@ -130,9 +133,9 @@ def batches_of(
     name: loader.eval_batches(
       source,
       preprocessing,
-      batch_size=size // jax.process_count(),
-      shard_index=jax.process_index(),
-      shard_count=jax.process_count(),
+      batch_size=size // shares,
+      shard_index=share,
+      shard_count=shares,
       **options,
     )
     for name, source in present.items()
@@ -186,6 +189,7 @@ class Evaluator:
 
   def right(self, split: str, variables: Any) -> Bool[np.ndarray, " examples"]:
     """Which examples of `split` are classified correctly, in their order; on one process."""
+    variables = mesh_lib.on_mesh(variables, self._mesh)
     steps = [
       self._step(variables, mesh_lib.place_batch(dict(b), self._mesh))["right"][b["mask"] > 0]
       for b in self._batches[split]

@@ -66,8 +66,7 @@ class RetrievalEvaluator:
       images = transforms.normalize(batch["image"], preprocessing.mean, preprocessing.std)
       return model.apply(variables, images)[0], batch["label"], batch["mask"]
 
-    whole, split = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
-    self._embed = jax.jit(embed, in_shardings=(whole, split), out_shardings=whole)
+    self._embed = jax.jit(embed, out_shardings=mesh_lib.replicated(self._mesh))
 
   def __contains__(self, split: str) -> bool:
     return split in self._batches
@@ -84,8 +83,9 @@ class RetrievalEvaluator:
       UserError: if no image can be read.
     """
     embedded: dict[int, np.ndarray] = {}
+    placed = mesh_lib.on_mesh(variables, self._mesh)
     for batch in self._batches[split]:
-      rows = jax.device_get(self._embed(variables, mesh_lib.place_batch(dict(batch), self._mesh)))
+      rows = jax.device_get(self._embed(placed, mesh_lib.place_batch(dict(batch), self._mesh)))
       embedded |= {int(i): z for z, i, real in zip(*rows, strict=True) if real}
     if not embedded:
       raise UserError("There is no example to evaluate; check the split and the images.")

@@ -12,7 +12,7 @@ from vit_jax.training.plan import Plan
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
-  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh.data", "baseline"),
+  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh", "baseline"),
   *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
 )
 

@@ -19,7 +19,7 @@ from etils import epath
 from vit_jax.data import loader, sources
 from vit_jax.errors import Diverged, Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.training import checkpointing, multiscale, optim, restore
+from vit_jax.training import checkpointing, multiscale, optim, restore, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
@@ -79,7 +79,12 @@ def train_and_evaluate(
   num_classes = len(dataset.class_names)
   model, variables = restore.build_model(plan, num_classes, earlier)
   multiscale.check(model, plan.pp)
-  target = restore.state_target(model, plan, mesh_lib.replicated(mesh))
+  target = restore.state_target(model, plan, mesh)
+  sharding.check(target, mesh, plan.mesh.max_whole)
+  log.info(sharding.describe(target, mesh))
+  shardings = jax.tree.map(lambda x: x.sharding, target)
+  fixed_shardings = sharding.shardings(task.fixed, mesh)
+  share, shares = mesh_lib.reader(mesh)
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
   info = restore.describe_run(plan, model, dataset.class_names, parameters)
 
@@ -93,18 +98,20 @@ def train_and_evaluate(
     accum_steps=plan.accum_steps,
     frozen=plan.frozen,
     ema_decay=plan.ema_decay,
+    state_shardings=shardings,
+    fixed_shardings=fixed_shardings,
   )
-  fixed = mesh_lib.place_whole(task.fixed, mesh)
+  fixed = mesh_lib.place(task.fixed, fixed_shardings)
   resize = multiscale.make_resize(plan.pp.train_sizes, plan.seed, mesh)
   batches = loader.TrainLoader(
     train,
     plan.pp,
-    batch_size=plan.batch // jax.process_count(),
+    batch_size=plan.batch // shares,
     seed=plan.seed,
     threads=plan.threads,
     max_bad_fraction=plan.max_bad_fraction,
-    shard_index=jax.process_index(),
-    shard_count=jax.process_count(),
+    shard_index=share,
+    shard_count=shares,
     captions=task.captions,
     rows=task.rows(train, mesh),
   ).iterator()
@@ -122,7 +129,7 @@ def train_and_evaluate(
         optimizer,
         restore.init_images(plan.pp),
         plan.seed,
-        mesh=mesh,
+        shardings=shardings,
         ema=plan.ema_decay is not None,
       )
     else:

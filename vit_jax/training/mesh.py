@@ -1,48 +1,74 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Devices as a named mesh, and what is sharded over which axis.
+"""Devices as a named mesh, and the batch on it; `sharding` says where the state goes.
 
-Only `data` exists so far. A further axis (`replica`, `fsdp`, `tensor`) is another field of
-`MeshPlan` and another entry of `AXES`; the rest asks the functions below.
+Four axes, from the slowest links to the fastest. Examples are split over the first three:
+
+| axis      | devices along it hold                                   | they exchange in a step        |
+|-----------|---------------------------------------------------------|--------------------------------|
+| `replica` | a copy of everything; one for each slice of a multislice | gradients, over the data centre |
+| `data`    | a copy of everything                                    | gradients                      |
+| `fsdp`    | their part of parameters, optimizer and average         | parameters and gradients       |
+| `tensor`  | their heads and hidden units, of the same examples      | activations, twice in a block  |
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vit_jax.errors import UserError
 from vit_jax.training.plan import MeshPlan
 
-AXES = ("data",)
-BATCH_AXES = ("data",)  # The axes over which examples are split.
+AXES = ("replica", "data", "fsdp", "tensor")
+BATCH_AXES = ("replica", "data", "fsdp")  # The axes over which examples are split.
 
 
-def make_mesh(plan: MeshPlan | None = None) -> jax.sharding.Mesh:
+def make_mesh(
+  plan: MeshPlan | None = None, devices: list[jax.Device] | None = None
+) -> jax.sharding.Mesh:
   """Lays the devices out along the plan's axes; by default all of them along `data`.
 
+  Args:
+    plan: sizes of the axes; one of them may be -1, for all devices that the others leave.
+    devices: all of JAX's by default; those of a `jax.experimental.topologies` description will do.
+
   Raises:
-    UserError: if the plan asks for more devices than there are.
+    UserError: the sizes don't go with the devices, or `replica` not with their slices.
   """
-  shape = dataclasses.asdict(plan or MeshPlan())
-  available = jax.device_count()
-  given = math.prod(n for n in shape.values() if n != -1)
-  sizes = [n if n != -1 else available // given for n in shape.values()]
-  if min(sizes) < 1 or math.prod(sizes) > available:
+  plan = plan or MeshPlan()
+  devices = jax.devices() if devices is None else list(devices)
+  shape = {axis: getattr(plan, axis) for axis in AXES}
+  written = ", ".join(f"{axis}={size}" for axis, size in shape.items())
+  open_axes = [axis for axis, size in shape.items() if size == -1]
+  if len(open_axes) > 1:
+    raise UserError(f"config.mesh ({written}) has several axes of size -1; give all but one.")
+  given = math.prod(size for size in shape.values() if size != -1)
+  if open_axes and len(devices) % given == 0:
+    shape[open_axes[0]] = len(devices) // given
+  total = math.prod(shape.values())
+  if not 1 <= total <= len(devices):
+    rest = f"a number that divides {len(devices)}" if open_axes else f"at most {len(devices)}"
     raise UserError(
-      f"config.mesh={shape} asks for {given} devices, but there are {available}; "
-      f"use -1 to take all of them."
+      f"config.mesh ({written}) asks for {given} devices, but there are {len(devices)}; use {rest}."
     )
-  return jax.make_mesh(
-    tuple(sizes),
-    AXES,
-    axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
-    devices=jax.devices()[: math.prod(sizes)],
-  )
+  slices = len({getattr(device, "slice_index", 0) for device in devices[:total]})
+  if slices > 1 and shape["replica"] % slices:
+    raise UserError(
+      f"config.mesh.replica={shape['replica']} does not go with {slices} slices, between which only "
+      f"gradients should travel; set config.mesh.replica={slices}."
+    )
+  if slices > 1:
+    inside = (shape["replica"] // slices, *[shape[axis] for axis in AXES[1:]])
+    grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1, 1), devices[:total])
+  else:
+    grid = mesh_utils.create_device_mesh(tuple(shape.values()), devices[:total])
+  return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
 
 
 def data_parallelism(mesh: jax.sharding.Mesh) -> int:
@@ -59,12 +85,45 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def place_whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Puts all of a tree of NumPy arrays on every device."""
-  return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+def reader(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, int]:
+  """Which share of each batch a process reads: (index, count).
+
+  Processes whose devices hold the same examples, because `tensor` spans them, read the same share.
+
+  Raises:
+    UserError: the devices of two processes hold overlapping, but not the same, examples.
+  """
+  process = jax.process_index() if process is None else process
+  parts: dict[int, set[int]] = {}
+  for position, device in np.ndenumerate(mesh.devices):
+    part = np.ravel_multi_index(position[:-1], mesh.devices.shape[:-1])
+    parts.setdefault(device.process_index, set()).add(int(part))
+  shares = sorted({tuple(sorted(part)) for part in parts.values()})
+  if sum(map(len, shares)) != data_parallelism(mesh) or len({*map(len, shares)}) > 1:
+    raise UserError(
+      f"config.mesh.tensor={mesh.shape['tensor']} lies across {len(parts)} processes such that they "
+      "share some of their examples; use a size that divides the devices of a process, or a "
+      "multiple of them."
+    )
+  return shares.index(tuple(sorted(parts[process]))), len(shares)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+  """Puts a tree of NumPy arrays, which every process holds, on the devices of its shardings."""
+  return jax.jit(lambda x: x, out_shardings=shardings)(tree)
+
+
+def on_mesh(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Leaves a tree that lies on the mesh where it is; puts another one on each of its devices."""
+  devices = {*mesh.devices.flat}
+  if all(
+    isinstance(x, jax.Array) and x.sharding.device_set == devices for x in jax.tree.leaves(tree)
+  ):
+    return tree
+  return jax.device_put(tree, replicated(mesh))
 
 
 def place_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Puts this process's part of a batch (a tree of NumPy arrays) on the devices."""
+  """Puts this process's share of a batch (a tree of NumPy arrays) on the devices."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -48,9 +48,16 @@ class OptimPlan:
 
 @dataclasses.dataclass(frozen=True)
 class MeshPlan:
-  """Devices along each mesh axis; -1 takes all that are left."""
+  """Devices along each axis of `training.mesh`; -1 takes all that are left.
 
+  `max_whole` is the share of the state's bytes that `fsdp` may leave whole on every device.
+  """
+
+  replica: int = 1
   data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+  max_whole: float = 0.02
 
 
 @dataclasses.dataclass(frozen=True)

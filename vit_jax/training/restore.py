@@ -18,7 +18,7 @@ from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.lit import example_inputs
-from vit_jax.training import checkpointing, continuation, optim
+from vit_jax.training import checkpointing, continuation, optim, sharding
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import TrainState, create_state
 
@@ -189,8 +189,7 @@ def load_run(
     step = checkpointer.best_step if which == "best" else checkpointer.last_step
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state, _ = checkpointer.restore(step, state_target(model, plan, device))
+    state, _ = checkpointer.restore(step, state_target(model, plan, None))
     metrics = checkpointer.metrics(step) or None
   return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
 
@@ -302,9 +301,9 @@ def init_images(preprocessing: Preprocessing) -> jax.Array:
 
 
 def state_target(
-  model: nn.Module, plan: plan_lib.Plan, sharding: jax.sharding.Sharding
+  model: nn.Module, plan: plan_lib.Plan, mesh: jax.sharding.Mesh | None
 ) -> TrainState:
-  """The shapes, types and sharding of a run's state, without computing it."""
+  """The shapes, types and shardings of a run's state; of one on a single device without a mesh."""
   shapes = jax.eval_shape(
     lambda: create_state(
       model,
@@ -315,7 +314,14 @@ def state_target(
       ema=plan.ema_decay is not None,
     )
   )
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+  if mesh is None:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.map(lambda x: device, shapes)
+  else:
+    places = sharding.shardings(shapes, mesh)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+  )
 
 
 def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.models.lit import example_inputs
-from vit_jax.training import mesh as mesh_lib
 
 
 @flax.struct.dataclass
@@ -57,7 +56,7 @@ def create_state(
   images: jax.Array,
   seed: int,
   *,
-  mesh: jax.sharding.Mesh | None = None,
+  shardings: Any = None,
   ema: bool = False,
 ) -> TrainState:
   """Makes the state before the first step.
@@ -68,7 +67,7 @@ def create_state(
     optimizer: initialised for the parameters.
     images: float32 [batch, h, w, c], whose shape the parameters depend on.
     seed: decides the initial parameters and the dropout masks.
-    mesh: the state is replicated over it; None leaves that to JAX.
+    shardings: of the state, or one for all of it; None leaves that to JAX.
     ema: whether to keep an average, which begins at the initial values.
   """
 
@@ -86,5 +85,4 @@ def create_state(
       ema=dict(variables) if ema else None,
     )
 
-  sharding = None if mesh is None else mesh_lib.replicated(mesh)
-  return jax.jit(create, out_shardings=sharding)(variables, seed)
+  return jax.jit(create, out_shardings=shardings)(variables, seed)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import optim
+from vit_jax.training import optim, sharding
 from vit_jax.training.objectives import Batch, Objective
 from vit_jax.training.state import TrainState
 
@@ -31,6 +31,8 @@ def make_train_step(
   accum_steps: int = 1,
   frozen: str | None = None,
   ema_decay: float | None = None,
+  state_shardings: Any = None,
+  fixed_shardings: Any = None,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
   """Compiles one update.
 
@@ -38,11 +40,13 @@ def make_train_step(
     objective: what is minimised, see `objectives`.
     optimizer: as `optim.make_optimizer` gives.
     learning_rate: only reported here; the optimizer has its own.
-    mesh: the batch is split over its data axis, the state replicated.
+    mesh: the batch is split over its batch axes.
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
     frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
       computed backwards that only they would need.
     ema_decay: of the state's average, see `averaged`; for a state that keeps one.
+    state_shardings: of the state, see `sharding.shardings`; None keeps it whole on every device.
+    fixed_shardings: likewise of what does not change.
 
   Returns:
     `step(state, batch, fixed) -> (state, metrics)`; the state passed in is donated, and `fixed` is
@@ -51,11 +55,12 @@ def make_train_step(
     `first_bad_step`.
   """
 
-  def loss_fn(params: Any, *arguments: Any):
+  def loss_fn(params: Any, collections: Any, batch: Batch, *arguments: Any):
     if frozen is not None:
       stop = lambda stays, x: jax.lax.stop_gradient(x) if stays else x
       params = jax.tree.map(stop, optim.frozen_mask(params, frozen), params)
-    return objective(params, *arguments)
+    with sharding.examples_stay(mesh, len(batch["image"])):
+      return objective(params, collections, batch, *arguments)
 
   def gradients(state: TrainState, batch: Batch, fixed: Any, rng: jax.Array):
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -126,11 +131,12 @@ def make_train_step(
       state = state.replace(ema=averaged(state.ema, state.variables, ema_decay, state.step))
     return state, metrics
 
+  state_shardings = state_shardings or mesh_lib.replicated(mesh)
   whole, split_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return jax.jit(
     train_step,
-    in_shardings=(whole, split_batch, whole),
-    out_shardings=(whole, whole),
+    in_shardings=(state_shardings, split_batch, fixed_shardings or whole),
+    out_shardings=(state_shardings, whole),
     donate_argnums=0,
   )
 

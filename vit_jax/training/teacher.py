@@ -77,12 +77,12 @@ class Teacher:
     def say(variables: Any, batch: Any) -> tuple[jax.Array, ...]:
       return self(variables, batch["image"]), batch["label"], batch["mask"]
 
-    whole, split = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-    say = jax.jit(say, in_shardings=(whole, split), out_shardings=whole)
+    say = jax.jit(say, out_shardings=mesh_lib.replicated(mesh))
+    variables = mesh_lib.on_mesh(self.variables, mesh)
     found = None
     for batch in batches:
       placed = mesh_lib.place_batch(dict(batch), mesh)
-      logits, index, mask = jax.device_get(say(self.variables, placed))
+      logits, index, mask = jax.device_get(say(variables, placed))
       if found is None:
         found = np.full((len(source), logits.shape[-1]), np.nan, np.float32)
       found[index[mask > 0]] = logits[mask > 0]
