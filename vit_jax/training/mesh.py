@@ -65,9 +65,13 @@ def make_mesh(
     )
   if slices > 1:
     inside = (shape["replica"] // slices, *[shape[axis] for axis in AXES[1:]])
-    grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1, 1), devices[:total])
+    grid = mesh_utils.create_hybrid_device_mesh(
+      inside, (slices, 1, 1, 1), devices[:total], allow_split_physical_axes=True
+    )
   else:
-    grid = mesh_utils.create_device_mesh(tuple(shape.values()), devices[:total])
+    grid = mesh_utils.create_device_mesh(
+      tuple(shape.values()), devices[:total], allow_split_physical_axes=True
+    )
   return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
 
 
