@@ -6,7 +6,8 @@ Four axes, from the slowest links to the fastest; examples are split over the fi
 
 replica: copies of everything, one for each slice of several; gradients cross the data centre.
 data: copies of everything, in a slice; gradients are exchanged.
-fsdp: each has its part of parameters, optimizer and average; parameters and gradients are exchanged.
+fsdp: each has its part of parameters, optimizer and average; parameters and gradients are
+  exchanged.
 tensor: each has its heads and hidden units, of the same examples; activations are exchanged, twice
   in a block.
 """
