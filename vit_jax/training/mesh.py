@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices as a named mesh, and the batch on it; `sharding` says where the state goes.
 
-Four axes, from the slowest links to the fastest. Examples are split over the first three:
+Four axes, from the slowest links to the fastest; examples are split over the first three:
 
-| axis      | devices along it hold                                   | they exchange in a step        |
-|-----------|---------------------------------------------------------|--------------------------------|
-| `replica` | a copy of everything; one for each slice of a multislice | gradients, over the data centre |
-| `data`    | a copy of everything                                    | gradients                      |
-| `fsdp`    | their part of parameters, optimizer and average         | parameters and gradients       |
-| `tensor`  | their heads and hidden units, of the same examples      | activations, twice in a block  |
+replica: copies of everything, one for each slice of several; gradients cross the data centre.
+data: copies of everything, in a slice; gradients are exchanged.
+fsdp: each has its part of parameters, optimizer and average; parameters and gradients are
+  exchanged.
+tensor: each has its heads and hidden units, of the same examples; activations are exchanged, twice
+  in a block.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def make_mesh(
   slices = len({getattr(device, "slice_index", 0) for device in devices[:total]})
   if slices > 1 and shape["replica"] % slices:
     raise UserError(
-      f"config.mesh.replica={shape['replica']} does not go with {slices} slices, between which only "
-      f"gradients should travel; set config.mesh.replica={slices}."
+      f"config.mesh.replica={shape['replica']} does not go with {slices} slices, between which "
+      f"only gradients should travel; set config.mesh.replica={slices}."
     )
   if slices > 1:
     inside = (shape["replica"] // slices, *[shape[axis] for axis in AXES[1:]])
@@ -105,8 +105,8 @@ def reader(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, in
   shares = sorted({tuple(sorted(part)) for part in parts.values()})
   if sum(map(len, shares)) != data_parallelism(mesh) or len({*map(len, shares)}) > 1:
     raise UserError(
-      f"config.mesh.tensor={mesh.shape['tensor']} lies across {len(parts)} processes such that they "
-      "share some of their examples; use a size that divides the devices of a process, or a "
+      f"config.mesh.tensor={mesh.shape['tensor']} lies across {len(parts)} processes such that "
+      "they share some of their examples; use a size that divides the devices of a process, or a "
       "multiple of them."
     )
   return shares.index(tuple(sorted(parts[process]))), len(shares)

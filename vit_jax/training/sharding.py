@@ -146,8 +146,9 @@ def check(tree: Any, mesh: jax.sharding.Mesh, max_whole: float) -> None:
     largest = sorted(whole, key=lambda row: -row.bytes)[:3]
     names = ", ".join(f"{row.path} {list(row.shape)}" for row in largest)
     raise UserError(
-      f"config.mesh.fsdp={mesh.shape['fsdp']} leaves {share:.0%} of the bytes whole on every device "
-      f"({names}); use a size that divides their axes, or set config.mesh.max_whole={share:.2g}."
+      f"config.mesh.fsdp={mesh.shape['fsdp']} leaves {share:.0%} of the bytes whole on "
+      f"every device ({names}); use a size that divides their axes, or set "
+      f"config.mesh.max_whole={share:.2g}."
     )
 
 
