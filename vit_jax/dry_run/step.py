@@ -1,0 +1,229 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training step of a plan from shapes alone, traced and compiled for any mesh of devices.
+
+It is the step that `training.loop` runs: model, objective, optimizer, shardings and donation come
+from the same functions. No image is read and no weight is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax.models import cost, registry
+from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import objectives, optim, restore, sharding, task
+from vit_jax.training.plan import InitPlan, ModelPlan, Plan
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import make_train_step
+
+
+def from_scratch(plan: Plan) -> Plan:
+  """The same run without weights to start from: its shapes are the same, and no file is read."""
+  return dataclasses.replace(
+    plan, checkpoint=None, pretrained_dir=None, model_or_filename=None, init=InitPlan()
+  )
+
+
+def with_fields(plan: Plan, **fields: Any) -> Plan:
+  """The plan with these fields of its model, or of its towers, where they have them."""
+  entry = registry.get_entry(plan.model.name)
+  overrides = dict(plan.model.overrides)
+  known = registry.model_fields(entry.module)
+  overrides |= {name: value for name, value in fields.items() if name in known}
+  if entry.text:
+    model = registry.create_model(plan.model.name, **plan.model.overrides)
+    for tower in ("img", "txt"):
+      known = registry.model_fields(type(getattr(model, tower)))
+      given = {name: value for name, value in fields.items() if name in known}
+      overrides[tower] = {**overrides.get(tower, {}), **given}
+  return dataclasses.replace(plan, model=ModelPlan(plan.model.name, overrides))
+
+
+def has_field(plan: Plan, name: str) -> bool:
+  """Whether `with_fields` changes anything for this name."""
+  model = registry.create_model(plan.model.name, **plan.model.overrides)
+  towers = [model.img, model.txt] if registry.get_entry(plan.model.name).text else [model]
+  return any(name in registry.model_fields(type(tower)) for tower in towers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A training step that is ready to be compiled.
+
+  Attributes:
+    plan: what it does.
+    mesh: where it runs.
+    target: shapes, dtypes and shardings of the state.
+    arguments: (state, batch, fixed) as shapes with shardings.
+    jaxpr: the traced step.
+    traced: JAX's stage before lowering.
+    seconds: that tracing took.
+  """
+
+  plan: Plan
+  mesh: jax.sharding.Mesh
+  target: TrainState
+  arguments: tuple[Any, Any, Any]
+  jaxpr: Any
+  traced: Any
+  seconds: float
+
+  @property
+  def parameters(self) -> int:
+    return cost.count_parameters(self.target.params)
+
+
+def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
+  """Traces the step of a plan.
+
+  Args:
+    plan: see `from_scratch`.
+    mesh: of devices that need not be there.
+    num_classes: of the data set.
+
+  Raises:
+    UserError: as training would, if mesh, batch, image size and model do not go together.
+  """
+  started = time.monotonic()
+  plan.check_devices(mesh_lib.data_parallelism(mesh))
+  model, _ = restore.build_model(plan, num_classes)
+  target = restore.state_target(model, plan, mesh)
+  sharding.check(target, mesh, plan.mesh.max_whole)
+  objective, fixed = _objective(plan, model, num_classes)
+  fixed_shardings = sharding.shardings(fixed, mesh)
+  step = make_train_step(
+    objective,
+    optim.make_optimizer(plan),
+    optim.learning_rate(plan),
+    mesh,
+    accum_steps=plan.accum_steps,
+    frozen=plan.frozen,
+    ema_decay=plan.ema_decay,
+    state_shardings=jax.tree.map(lambda x: x.sharding, target),
+    fixed_shardings=fixed_shardings,
+  )
+  place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  fixed = jax.tree.map(place, fixed, fixed_shardings)
+  arguments = (target, _batch(plan, mesh, num_classes), fixed)
+  traced = step.trace(*arguments)
+  seconds = time.monotonic() - started
+  return Step(plan, mesh, target, arguments, traced.jaxpr, traced, seconds)
+
+
+def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, Any]:
+  """What `data.loader.TrainLoader` gives and `mesh.place_batch` places."""
+  split = mesh_lib.batch_sharding(mesh)
+  array = lambda dtype, *shape: jax.ShapeDtypeStruct((plan.batch, *shape), dtype, sharding=split)
+  batch = {
+    "image": array(jnp.uint8, *plan.pp.size, plan.pp.channels),
+    "label": array(jnp.int32),
+  }
+  if plan.text:
+    batch["tokens"] = array(jnp.int32, plan.text.max_len)
+  if plan.distill and plan.distill.cache:
+    batch["teacher"] = array(jnp.float32, num_classes)
+  return batch
+
+
+def _objective(plan: Plan, model: nn.Module, num_classes: int) -> tuple[objectives.Objective, Any]:
+  """What is minimised, and the shapes of what it needs beside the state."""
+  if plan.text:  # Without the tokenizer, whose file may not be here.
+    pp, loss = plan.pp, plan.contrastive_loss
+    return objectives.contrastive(model, mean=pp.mean, std=pp.std, loss=loss), None
+  if not plan.distill:
+    return task.Classification(plan, num_classes).objective(model), None
+  learning = task.Distillation(plan, num_classes, _teacher(plan, num_classes))
+  return learning.objective(model), learning.fixed
+
+
+def _teacher(plan: Plan, num_classes: int) -> Any:
+  """The plan's teacher with shapes for weights."""
+  from vit_jax.evaluation import classifier
+  from vit_jax.training.teacher import Teacher
+
+  name, size = plan.distill.teacher, plan.distill.image_size
+  run = restore.read_run(name) if "/" in name or "." in name else None
+  if run is not None:
+    model, pp = run.create_model(), run.preprocessing
+    pp = pp.at(size) if size else pp
+  else:
+    model = registry.create_model(name, num_classes=num_classes)
+    pp = classifier.settings_for(registry.resolve_name(name), None, size)
+  return Teacher(model, cost.abstract_variables(model, (1, *pp.size, pp.channels)), pp)
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes on each device, as the compiler laid them out.
+
+  Attributes:
+    arguments: the state and the batch before the step.
+    outputs: the state and the metrics after it.
+    aliased: of the outputs, that take the place of arguments, since the state is donated.
+    temporaries: activations, gradients and all else that lives within the step.
+    code: the program itself.
+    total: all together; the only one known (others None) where the compiler found it too much.
+  """
+
+  arguments: int | None
+  outputs: int | None
+  aliased: int | None
+  temporaries: int | None
+  code: int | None
+  total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """A compiled step.
+
+  Attributes:
+    memory: of each device.
+    refused: whether the compiler found no room for it.
+    hlo: the optimized program as text; "" where there is none.
+    seconds: that lowering and compiling took.
+  """
+
+  memory: Memory
+  refused: bool
+  hlo: str
+  seconds: float
+
+
+_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def compile_step(step: Step) -> Compiled:
+  """Lowers and compiles a traced step for its mesh."""
+  started = time.monotonic()
+  try:
+    compiled = step.traced.lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    used = _USED.search(str(error))
+    if used is None or "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    total = int(float(used["used"]) * _UNITS[used["unit"]])
+    memory = Memory(None, None, None, None, None, total)
+    return Compiled(memory, True, "", time.monotonic() - started)
+  sizes = compiled.memory_analysis()
+  arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
+  aliased, temporaries = sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
+  code = sizes.generated_code_size_in_bytes
+  memory = Memory(
+    arguments,
+    outputs,
+    aliased,
+    temporaries,
+    code,
+    arguments + outputs - aliased + temporaries + code,
+  )
+  return Compiled(memory, False, compiled.as_text(), time.monotonic() - started)
