@@ -5,6 +5,7 @@
 import json
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -26,31 +27,40 @@ def count_parameters(tree: Any) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _macs(jaxpr: Any) -> int:
-  """Multiply-accumulates of the matrix products and convolutions of a jaxpr."""
+def jaxpr_macs(jaxpr: Any, weigh: Callable[[Any], float] = lambda equation: 1) -> float:
+  """Multiply-accumulates of the matrix products and convolutions of a jaxpr.
+
+  A scan's body counts as often as it runs.
+
+  Args:
+    jaxpr: open, as `jax.make_jaxpr(f)(x).jaxpr`.
+    weigh: what to multiply those of an equation with.
+  """
   total = 0
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
       out = equation.outvars[0].aval
       (contracted, _), _ = params["dimension_numbers"]
-      total += math.prod(out.shape) * math.prod(
-        equation.invars[0].aval.shape[axis] for axis in contracted
+      total += (
+        weigh(equation)
+        * math.prod(out.shape)
+        * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
       )
     elif name == "conv_general_dilated":
       out = equation.outvars[0].aval
       kernel = equation.invars[1].aval.shape
       out_features = kernel[params["dimension_numbers"].rhs_spec[0]]
-      total += math.prod(out.shape) * math.prod(kernel) // out_features
+      total += weigh(equation) * math.prod(out.shape) * math.prod(kernel) // out_features
     elif name == "scan":
-      total += params["length"] * _macs(params["jaxpr"].jaxpr)
+      total += params["length"] * jaxpr_macs(params["jaxpr"].jaxpr, weigh)
     elif name == "cond":  # One branch runs: that of the platform.
-      total += max(_macs(branch.jaxpr) for branch in params["branches"])
+      total += max(jaxpr_macs(branch.jaxpr, weigh) for branch in params["branches"])
     else:
       for value in params.values():
         inner = getattr(value, "jaxpr", value)
         if hasattr(inner, "eqns"):
-          total += _macs(inner)
+          total += jaxpr_macs(inner, weigh)
   return total
 
 
@@ -66,7 +76,7 @@ def count_macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
   inputs = example_inputs(model, jax.ShapeDtypeStruct(image_shape, jnp.float32))
   apply = lambda variables, *inputs: model.apply(variables, *inputs, train=False)
   jaxpr = jax.make_jaxpr(apply)(variables, *inputs)
-  return _macs(jaxpr.jaxpr)
+  return jaxpr_macs(jaxpr.jaxpr)
 
 
 COSTS_FILE = pathlib.Path(__file__).with_name("costs.json")
