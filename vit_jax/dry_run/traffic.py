@@ -70,48 +70,64 @@ def _in_hbm(instruction: hlo.Instruction) -> int:
 def _fusion(
   program: hlo.Program, instruction: hlo.Instruction, taken: list[hlo.Instruction]
 ) -> int:
-  inner = program.computations[instruction.called("calls")]
-  users: dict[str, list[hlo.Instruction]] = {}
-  for one in inner.values():
-    if one.opcode != "parameter":
-      for name in one.operands:
-        users.setdefault(name, []).append(one)
-  parameters = {int(one.operands[0]): one for one in inner.values() if one.opcode == "parameter"}
+  name = instruction.called("calls")
+  inner = program.computations[name]
+  parameters = _parameters(inner)
   total = 0
   for index, operand in enumerate(taken):
     if index in parameters and _in_hbm(operand):
-      total += min(_read(parameters[index].name, users, inner), _in_hbm(operand))
+      total += min(_read(program, name, parameters[index]), _in_hbm(operand))
   root = next(one for one in inner.values() if one.is_root)
   outputs = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
   for array, output in zip(instruction.arrays, outputs, strict=False):
     if array.in_hbm:
-      total += min(_written(output, inner), array.bytes)
+      total += min(_written(program, name, output), array.bytes)
   return total
 
 
-def _read(name: str, users: dict[str, list[hlo.Instruction]], inner: dict) -> int:
+def _parameters(inner: dict[str, hlo.Instruction]) -> dict[int, str]:
+  return {int(one.operands[0]): one.name for one in inner.values() if one.opcode == "parameter"}
+
+
+def _read(program: hlo.Program, computation: str, name: str) -> int:
   """Bytes that are read of a fusion's parameter, or of a view of it."""
+  inner = program.computations[computation]
   total = 0
-  for user in users.get(name, []):
+  for user in inner.values():
+    if user.opcode == "parameter" or name not in user.operands:
+      continue
     if user.opcode in ("dynamic-slice", "slice", "gather"):
       total += user.bytes
     elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
       pass  # In place.
     elif user.opcode in _VIEWS and not user.is_root:
-      total += _read(user.name, users, inner)
+      total += _read(program, computation, user.name)
+    elif user.opcode == "fusion":
+      nested = user.called("calls")
+      parameters = _parameters(program.computations[nested])
+      total += sum(
+        _read(program, nested, parameters[index])
+        for index, operand in enumerate(user.operands)
+        if operand == name
+      )
     elif user.opcode == "tuple" or _is_asynchronous(user):
       pass  # Handed through.
     else:
       return inner[name].bytes
-  return total
+  return min(total, inner[name].bytes)
 
 
-def _written(output: hlo.Instruction, inner: dict[str, hlo.Instruction]) -> int:
+def _written(program: hlo.Program, computation: str, output: hlo.Instruction) -> int:
   """Bytes that are written of one of a fusion's results."""
+  inner = program.computations[computation]
   while output.opcode in _VIEWS and output.operands and output.operands[0] in inner:
     output = inner[output.operands[0]]
   if output.opcode == "dynamic-update-slice":
     return inner[output.operands[1]].bytes
+  if output.opcode == "fusion" and len(output.arrays) == 1:
+    nested = output.called("calls")
+    root = next(one for one in program.computations[nested].values() if one.is_root)
+    return _written(program, nested, root)
   if output.opcode == "parameter" or (
     _is_asynchronous(output) and output.opcode not in _COLLECTIVES
   ):
