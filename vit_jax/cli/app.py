@@ -16,6 +16,7 @@ COMMANDS = {
   "zeroshot": "classes of images by names alone, with a LiT",
   "convert": "weights between .npz, timm and Hugging Face, with a proof",
   "models": "table of the models: parameters, GFLOPs, input, weights",
+  "plan": "memory, time and communication of a run on TPUs that are not here",
   "sample": "write a few test images of a data set as PNG",
 }
 

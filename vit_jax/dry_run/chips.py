@@ -3,9 +3,9 @@
 """TPU slices by name, and what their chips are said to do.
 
 The figures are those of Google's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" under
-docs.cloud.google.com/tpu/docs: peak compute in bfloat16, capacity and bandwidth of the memory (HBM),
-bidirectional bandwidth of the inter-chip interconnect (ICI), and bandwidth of the data center
-network (DCN), all for a chip. Of v5e and v6e the DCN is given for a pod of 256 chips (6.4 and
+docs.cloud.google.com/tpu/docs, all for a chip: peak compute in bfloat16, capacity and bandwidth of
+the memory (HBM), bidirectional bandwidth of the inter-chip interconnect (ICI), and bandwidth of the
+data center network (DCN). Of v5e and v6e the DCN is given for a pod of 256 chips (6.4 and
 25.6 Tbps). Of v4's ICI the page gives the all-reduce bandwidth of a pod, 1.1 PB/s; a chip's share
 of that is half of its bidirectional bandwidth where a page gives both (v5e, v6e). The DCN of v4 is
 assumed to be v5p's.
@@ -97,14 +97,21 @@ def parse(name: str, slices: int = 1) -> Topology:
     UserError: there is no such slice.
   """
   kind, colon, rest = name.partition(":")
-  if kind == "cpu" and rest.isdigit() and 1 <= int(rest) <= 4096 and slices == 1:
+  if slices < 1:
+    raise UserError(f"--slices={slices} should be at least 1.")
+  if kind == "cpu":
+    if not rest.isdigit() or not 1 <= int(rest) <= 4096 or slices > 1:
+      several = f" in {slices} slices" if slices > 1 else ""
+      raise UserError(
+        f"there is no topology {name!r}{several}; write cpu:N, as in cpu:8, without --slices."
+      )
     return Topology(name, None, (int(rest),))
-  if slices < 1 or (slices > 1 and kind == "cpu"):
-    raise UserError(f"slices={slices} should be at least 1, and 1 for CPU devices.")
   if not colon or kind not in CHIPS:
     kinds = ", ".join(chip.example for chip in CHIPS.values())
     hint = nearest(kind, (*CHIPS, "cpu")) if colon else ""
-    raise UserError(f"there is no topology {name!r}{hint or f'; write one such as {kinds}, cpu:8.'}")
+    raise UserError(
+      f"there is no topology {name!r}{hint or f'; write one such as {kinds}, cpu:8.'}"
+    )
   chip = CHIPS[kind]
   shape = tuple(int(n) for n in rest.split("x")) if re.fullmatch(r"\d+(x\d+)*", rest) else ()
   if len(shape) != chip.dims:
@@ -118,6 +125,27 @@ def parse(name: str, slices: int = 1) -> Topology:
       f"{chip.max_chips:,} chips; take one such as {chip.example}."
     )
   return Topology(name, chip, shape, slices)
+
+
+MESH_AXES = ("replica", "data", "fsdp", "tensor")  # As `training.mesh.AXES`.
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+  """Reads "data=4,fsdp=4"; the axes that are not named keep the config's size.
+
+  Raises:
+    UserError: an axis or a number cannot be read.
+  """
+  sizes = {}
+  for part in filter(None, text.split(",")):
+    axis, _, size = part.partition("=")
+    if axis not in MESH_AXES or not re.fullmatch(r"-1|[1-9]\d*", size):
+      raise UserError(
+        f"--mesh={text} cannot be read at {part!r}; write sizes of {', '.join(MESH_AXES)}, such as "
+        "--mesh=data=4,fsdp=4."
+      )
+    sizes[axis] = int(size)
+  return sizes
 
 
 def prepare(topology: Topology) -> None:

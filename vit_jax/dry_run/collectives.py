@@ -81,10 +81,7 @@ def read(program: hlo.Program, mesh_shape: Mapping[str, int]) -> list[Collective
     if kind == "all-reduce" and visit.computation.startswith("all-reduce-scatter"):
       kind = "reduce-scatter"
     groups = replica_groups(attributes, math.prod(mesh_shape.values()))
-    if kind == "collective-permute":
-      group = _pair(attributes)
-    else:
-      group = groups[0]
+    group = _pair(attributes) if kind == "collective-permute" else groups[0]
     size = program.operand_bytes(visit) * (len(group) if kind == "all-gather" else 1)
     entry = found.setdefault((kind, axes_of(group, mesh_shape), group), [0, 0])
     entry[0] += visit.times

@@ -1,0 +1,162 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A report, and a search, as text."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import rich.console
+import rich.table
+
+from vit_jax.dry_run import roofline
+from vit_jax.dry_run.report import Report, grouped
+
+_GIB = 2**30
+
+
+def describe(report: Report, *, parameters: bool = False) -> str:
+  """The whole report; with `parameters` also where each array of the state lies."""
+  parts = [_head(report), _memory(report), _work(report), _collectives(report)]
+  if parameters:
+    parts.append(_arrays(report))
+  parts.append(_estimate(report))
+  return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(report: Report) -> str:
+  plan, topology = report.plan, report.topology
+  height, width = plan.pp.size
+  axes = ", ".join(f"{axis}={size}" for axis, size in report.mesh.shape.items() if size > 1)
+  slices = f"{topology.slices} slices of " if topology.slices > 1 else ""
+  parts = f" in {plan.accum_steps} parts" if plan.accum_steps > 1 else ""
+  state = sum(row.bytes for row in report.rows), sum(row.device_bytes for row in report.rows)
+  classes = f"{report.num_classes:,} classes ({report.classes_from})"
+  rows = [
+    ("model", f"{plan.model.name}, {report.parameters / 1e6:,.1f} M parameters, {classes}"),
+    ("step", f"batch {plan.batch:,}{parts} of {height} x {width} pixels, {plan.optim.name}"),
+    ("devices", f"{slices}{topology.name}, mesh {axes or 'of one device'}"),
+    ("state", f"{_gib(state[0])} GiB, {_gib(state[1])} GiB on each device"),
+    ("matrix products", _products(report)),
+    ("compiled", f"traced in {report.tracing_seconds:.0f} s, compiled in "
+     f"{report.compiling_seconds:.0f} s"),
+    *(("note", note) for note in report.notes),
+  ]  # fmt: skip
+  return "\n".join(f"{name + ':':<17}{what}" for name, what in rows)
+
+
+def _products(report: Report) -> str:
+  share = report.flops.bfloat16
+  if share > 0.5:
+    return f"{share:.1%} in bfloat16, the rest in float32"
+  rate = "; a TPU rounds operands to bfloat16, so its peak holds" if report.topology.chip else ""
+  return f"{1 - share:.1%} in float32{rate}; --config.model.dtype=bfloat16 halves activations"
+
+
+def _memory(report: Report) -> str:
+  memory, chip = report.memory, report.topology.chip
+  rows = []
+  if memory.arguments is not None:
+    rows = [
+      ("arguments", _gib(memory.arguments), "state and batch"),
+      ("outputs", _gib(memory.outputs), "state and metrics"),
+      ("  in place", _gib(-memory.aliased), "of arguments, which are donated"),
+      ("temporaries", _gib(memory.temporaries), "activations, gradients and the like"),
+      ("program", _gib(memory.code), ""),
+    ]
+  verdict = ""
+  if chip:
+    verdict = f"of {_gib(chip.memory)}: {'fits' if report.fits else 'DOES NOT FIT'}"
+    if memory.arguments is None:
+      verdict += ", says the compiler"
+  rows.append(("total", _gib(memory.total), verdict))
+  return table(("memory of a device", "GiB>", ""), rows)
+
+
+def _work(report: Report) -> str:
+  flops = report.flops
+  again = flops.hardware / flops.model - 1
+  rows = [
+    ("model", _tera(flops.model), "forwards and backwards"),
+    ("hardware", _tera(flops.hardware), f"rematerialised: {again:+.0%}" if again > 1e-3 else ""),
+  ]
+  return table(("operations of a step", "TFLOP>", ""), rows)
+
+
+def _collectives(report: Report) -> str:
+  if not report.bytes_accessed:
+    return ""
+  rows = [
+    (one.kind, "+".join(one.axes), str(len(one.group)), f"{one.count:,}", _mega(one.bytes))
+    for one in report.collectives
+  ]
+  if not rows:
+    return "collectives of a step: none"
+  total = sum(one.bytes for one in report.collectives)
+  rows.append(("total", "", "", f"{sum(one.count for one in report.collectives):,}", _mega(total)))
+  return table(("collectives of a step", "along", "group>", "count>", "MB a device>"), rows)
+
+
+def _arrays(report: Report) -> str:
+  rows = [
+    (
+      group.path,
+      str(len(group.rows)),
+      ", ".join(group.trees),
+      " x ".join(map(str, group.rows[0].shape)),
+      ", ".join("-" if axis is None else str(axis) for axis in group.rows[0].axes) or "whole",
+      _mega(sum(row.bytes for row in group.rows)),
+      _mega(sum(row.device_bytes for row in group.rows)),
+    )
+    for group in grouped(report.rows)
+  ]
+  return table(("array", "of them>", "in", "shape", "split over", "MB>", "a device>"), rows)
+
+
+def _estimate(report: Report) -> str:
+  found = report.estimate
+  if found is None:
+    if report.topology.chip is None:
+      return "There is no estimate of the time: no rates are published for CPU devices."
+    return "There is no estimate of the time, since there is no program. Try --search."
+  pair = lambda values, form: tuple(form.format(value) for value in values)
+  rows = [
+    ("compute", f"{1e3 * found.compute:,.1f} ms", ""),
+    ("memory", f"{1e3 * found.memory:,.1f} ms", ""),
+    ("communication", f"{1e3 * found.communication:,.1f} ms", ""),
+    ("step", *pair([1e3 * s for s in found.step], "{:,.1f} ms")),
+    ("images a second", *pair(found.images_per_second, "{:,.0f}")),
+    ("MFU", *pair(found.mfu, "{:.1%}")),
+    (f"{report.plan.total_steps:,} steps", *pair(found.days, "{:,.2f} days")),
+    ("chip-hours", *pair(found.chip_hours, "{:,.0f}")),
+  ]
+  shown = table((f"ESTIMATE (limit: {found.limit})", "overlapped>", "sequential>"), rows)
+  return "\n".join([shown, "", *textwrap.wrap(roofline.ASSUMPTIONS, 100)])
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A table without lines; a title that ends in ">" heads right-aligned numbers."""
+  made = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+  for title in titles:
+    justify = "right" if title.endswith(">") else "left"
+    made.add_column(title.rstrip(">"), justify=justify, no_wrap=True)
+  for row in rows:
+    made.add_row(*row)
+  out = io.StringIO()
+  console = rich.console.Console(file=out, width=200, markup=False, highlight=False)
+  console.print(made)
+  return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _gib(size: float) -> str:
+  return f"{size / _GIB:,.2f}"
+
+
+def _mega(size: float) -> str:
+  return f"{size / 1e6:,.1f}"
+
+
+def _tera(flops: float) -> str:
+  return f"{flops / 1e12:,.2f}"
