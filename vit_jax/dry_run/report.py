@@ -231,8 +231,8 @@ def make_mesh(
   if -1 not in sizes and math.prod(sizes) < len(devices):
     written = ", ".join(f"{axis}={size}" for axis, size in zip(mesh_lib.AXES, sizes, strict=True))
     raise UserError(
-      f"the mesh ({written}) leaves {len(devices) - math.prod(sizes)} of the {len(devices)} devices "
-      f"of {topology.name} idle; use all of them, or a smaller slice."
+      f"the mesh ({written}) leaves {len(devices) - math.prod(sizes)} of {topology.name}'s "
+      f"{len(devices)} devices idle; use all of them, or a smaller slice."
     )
   return mesh_lib.make_mesh(plan.mesh, devices)
 

@@ -18,8 +18,8 @@ from vit_jax.dry_run.collectives import Collective
 ASSUMPTIONS = (
   "Estimate from published rates, not a measurement. Compute: operations at the bfloat16 peak. "
   "Memory: what the program reads and writes outside of fusions, at the memory's bandwidth. "
-  "Communication: rings over the links of the torus dimensions that a group spans, at half the rate "
-  "where a slice is too short to close the ring; between slices over the data center network. "
+  "Communication: rings over the links of the torus dimensions that a group spans, at half the "
+  "rate where a slice is too short to close the ring; between slices over the data center network. "
   "A step takes the longest of the three if all overlap, their sum if nothing does. "
   "Input, evaluation and checkpoints are left out."
 )

@@ -9,6 +9,7 @@ from the same functions. No image is read and no weight is loaded.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from typing import Any
@@ -116,6 +117,45 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
   traced = step.trace(*arguments)
   seconds = time.monotonic() - started
   return Step(plan, mesh, target, arguments, traced.jaxpr, traced, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """The loss of a few examples and its gradient, traced for one device.
+
+  Attributes:
+    jaxpr: of both.
+    residual_bytes: what the way forwards leaves for the way back, parameters included.
+  """
+
+  jaxpr: Any
+  residual_bytes: int
+
+
+def trace_loss(plan: Plan, num_classes: int, examples: int) -> Loss:
+  """Traces the loss of `examples` examples, for what it needs for each of them."""
+  model, _ = restore.build_model(plan, num_classes)
+  target = restore.state_target(model, plan, None)
+  objective, fixed = _objective(plan, model, num_classes)
+  plan = dataclasses.replace(plan, batch=examples)
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype),
+    _batch(plan, mesh_lib.make_mesh(devices=jax.devices("cpu")[:1]), num_classes),
+  )
+
+  def loss(params: Any, collections: Any, batch: Any, fixed: Any) -> jax.Array:
+    rng = jax.random.key(0)
+    return objective(params, collections, batch, rng, rng, fixed)[0]
+
+  def residuals(params: Any, *rest: Any) -> Any:
+    return jax.vjp(lambda params: loss(params, *rest), params)[1]
+
+  arguments = (target.params, target.collections, batch, fixed)
+  kept = jax.tree.leaves(jax.eval_shape(residuals, *arguments))
+  return Loss(
+    jax.make_jaxpr(jax.grad(loss))(*arguments),
+    sum(math.prod(x.shape) * x.dtype.itemsize for x in kept),
+  )
 
 
 def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, Any]:

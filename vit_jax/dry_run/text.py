@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import rich.table
 
 from vit_jax.dry_run import roofline
 from vit_jax.dry_run.report import Report, grouped
+from vit_jax.dry_run.search import Search, Trial
 
 _GIB = 2**30
 
@@ -134,6 +136,59 @@ def _estimate(report: Report) -> str:
   ]
   shown = table((f"ESTIMATE (limit: {found.limit})", "overlapped>", "sequential>"), rows)
   return "\n".join([shown, "", *textwrap.wrap(roofline.ASSUMPTIONS, 100)])
+
+
+def describe_search(found: Search) -> str:
+  """What was compiled, how much was not and why, and the best."""
+  rows = [_trial(trial) for trial in found.trials if trial.outcome == "compiled"]
+  titles = ("mesh", "a chip>", "parts>", "remat", "GiB>", "", "images/s>", "limit", "compiled>")
+  parts = [table(titles, rows)]
+  others = [trial for trial in found.trials if trial.outcome != "compiled"]
+  if others:
+    shown = [
+      (_mesh(trial), str(trial.layout.per_chip), str(trial.layout.accum_steps),
+       trial.layout.remat or "", trial.outcome, trial.why)
+      for trial in others[:_SHOWN]
+    ]  # fmt: skip
+    parts.append(table(("not compiled", "a chip>", "parts>", "remat", "", "why"), shown))
+    if len(others) > _SHOWN:
+      counts = collections.Counter(trial.outcome for trial in others[_SHOWN:])
+      parts[-1] += "\nand " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
+  best = found.best
+  if best is None:
+    parts.append(
+      f"Nothing fits {found.topology.name}; take a larger slice, or a chip with more memory."
+    )
+  else:
+    parts.append(
+      "The most images a second, by the estimate in which nothing overlaps:\n"
+      + "  " + " ".join(best.layout.overrides(found.plan))
+    )  # fmt: skip
+    parts.append(describe(best.report).rstrip())
+  return "\n\n".join(parts)
+
+
+_SHOWN = 12  # Layouts that were not compiled, most promising first.
+
+
+def _mesh(trial: Trial) -> str:
+  layout = trial.layout
+  return f"data={layout.data}, fsdp={layout.fsdp}, tensor={layout.tensor}"
+
+
+def _trial(trial: Trial) -> tuple[str, ...]:
+  layout, report = trial.layout, trial.report
+  return (
+    _mesh(trial),
+    str(layout.per_chip),
+    str(layout.accum_steps),
+    layout.remat or "",
+    _gib(report.memory.total),
+    "fits" if report.fits else "does not fit",
+    f"{trial.images_per_second:,.0f}" if trial.fits else "",
+    report.estimate.limit if report.estimate else "",
+    f"{report.compiling_seconds:.0f} s",
+  )
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
