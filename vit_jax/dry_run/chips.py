@@ -155,9 +155,15 @@ def prepare(topology: Topology) -> None:
   """
   os.environ["JAX_PLATFORMS"] = "cpu"
   if topology.chip is None:
-    flag = "--xla_force_host_platform_device_count"
-    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(flag)]
-    os.environ["XLA_FLAGS"] = " ".join([*flags, f"{flag}={topology.size}"])
+    # The program is never run, so that its machine code need not be fast.
+    wanted = {
+      "--xla_force_host_platform_device_count": str(topology.size),
+      "--xla_backend_optimization_level": "0",
+      "--xla_llvm_disable_expensive_passes": "true",
+    }
+    kept = [f for f in os.environ.get("XLA_FLAGS", "").split() if f.split("=")[0] not in wanted]
+    flags = [*kept, *(f"{flag}={value}" for flag, value in wanted.items())]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
     return
   # Otherwise libtpu asks the metadata server of a Google Cloud machine what it runs on, and says at
   # length that there is none.
