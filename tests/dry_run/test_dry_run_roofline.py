@@ -29,7 +29,7 @@ def test_an_estimate_by_hand():
     peak_equivalent=16 * 197e12 * 0.3,  # 0.3 s on 16 chips.
     model_flops=16 * 197e12 * 0.2,
     bytes_accessed=819e9 * 0.1,
-    # Along one dimension, of 4 that do not close: a quarter of 400 GB/s, halved. 0.75 of it travels.
+    # Along one dimension, too short to close: a quarter of 400 GB/s, halved; 0.75 of it travels.
     collectives=[Collective("all-gather", ("fsdp",), (0, 1, 2, 3), 5, int(50e9 * 0.2 / 0.75))],
     batch=1000,
     total_steps=86_400,

@@ -293,15 +293,15 @@ def _needs_more(layout: Layout, trial: Trial) -> bool:
 
 
 def measure(plan: plan_lib.Plan, num_classes: int) -> Needs:
-  """Traces the loss of a plan for one and two examples, with each kind of rematerialisation."""
+  """Traces the loss of a plan with each kind of rematerialisation."""
   remats = REMATS if step.has_field(plan, "remat") else (None,)
   residuals, operations = {}, {}
   for remat in remats:
     applied = step.with_fields(plan, remat=remat) if remat else plan
-    one, two = (step.trace_loss(applied, num_classes, examples) for examples in (1, 2))
-    residuals[remat] = max(two.residual_bytes - one.residual_bytes, 0)
-    counted = [flops.count(traced.jaxpr).peak_equivalent for traced in (one, two)]
-    operations[remat] = (counted[1] - counted[0]) * plan.batch
+    examples = 2
+    traced = step.trace_loss(applied, num_classes, examples)
+    residuals[remat] = traced.residual_bytes
+    operations[remat] = flops.count(traced.jaxpr).peak_equivalent * plan.batch / examples
   model, _ = restore.build_model(plan, num_classes)
   target = restore.state_target(model, plan, None)
   rows = tuple(

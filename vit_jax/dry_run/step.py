@@ -121,41 +121,41 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """The loss of a few examples and its gradient, traced for one device.
+  """The loss of a few examples on one device, from shapes.
 
   Attributes:
-    jaxpr: of both.
-    residual_bytes: what the way forwards leaves for the way back, parameters included.
+    jaxpr: of the loss and its gradient.
+    residual_bytes: what one more example leaves on the way forwards for the way back.
   """
 
   jaxpr: Any
   residual_bytes: int
 
 
-def trace_loss(plan: Plan, num_classes: int, examples: int) -> Loss:
-  """Traces the loss of `examples` examples, for what it needs for each of them."""
+def trace_loss(plan: Plan, num_classes: int, examples: int = 2) -> Loss:
+  """Traces the loss of `examples` examples, at least two."""
   model, _ = restore.build_model(plan, num_classes)
   target = restore.state_target(model, plan, None)
   objective, fixed = _objective(plan, model, num_classes)
-  plan = dataclasses.replace(plan, batch=examples)
-  batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype),
-    _batch(plan, mesh_lib.make_mesh(devices=jax.devices("cpu")[:1]), num_classes),
-  )
+  mesh = mesh_lib.make_mesh(devices=jax.devices("cpu")[:1])
 
   def loss(params: Any, collections: Any, batch: Any, fixed: Any) -> jax.Array:
     rng = jax.random.key(0)
     return objective(params, collections, batch, rng, rng, fixed)[0]
 
+  def arguments(count: int) -> tuple[Any, ...]:
+    of = dataclasses.replace(plan, batch=count)
+    return target.params, target.collections, _batch(of, mesh, num_classes), fixed
+
   def residuals(params: Any, *rest: Any) -> Any:
     return jax.vjp(lambda params: loss(params, *rest), params)[1]
 
-  arguments = (target.params, target.collections, batch, fixed)
-  kept = jax.tree.leaves(jax.eval_shape(residuals, *arguments))
-  return Loss(
-    jax.make_jaxpr(jax.grad(loss))(*arguments),
-    sum(math.prod(x.shape) * x.dtype.itemsize for x in kept),
-  )
+  def kept(count: int) -> int:
+    leaves = jax.tree.leaves(jax.eval_shape(residuals, *arguments(count)))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
+
+  more = (kept(examples) - kept(examples // 2)) // (examples - examples // 2)
+  return Loss(jax.make_jaxpr(jax.grad(loss))(*arguments(examples)), max(more, 0))
 
 
 def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The search: what it expects of layouts, what it compiles, and what it leaves out and why."""
+
+import math
+import types
+
+import pytest
+
+from vit_jax.cli import configuration
+from vit_jax.dry_run import chips, report, search
+from vit_jax.errors import UserError
+
+WIDTH, MLP, LAYERS, PATCH, SIZE, CLASSES = 64, 256, 3, 8, 32, 10
+
+
+def prepared(topology, *overrides):
+  config = configuration.parse(
+    [
+      "--config=configs/vit.py:s16,imagenet2012",
+      f"--config.model.hidden_size={WIDTH}",
+      f"--config.model.mlp_dim={MLP}",
+      f"--config.model.num_layers={LAYERS}",
+      "--config.model.num_heads=4",
+      f"--config.model.patch_size={PATCH}",
+      f"--config.pp.crop={SIZE}",
+      *overrides,
+    ]
+  )
+  return report.prepare(config, topology)[0]
+
+
+@pytest.fixture(scope="module")
+def small():
+  topology = chips.parse("v5e:4x4")
+  plan = prepared(topology, "--config.batch=64", "--config.batch_eval=64")
+  return plan, topology, search.measure(plan, CLASSES)
+
+
+def test_candidates_divide_chips_heads_and_batch(small):
+  plan, topology, _ = small
+  found = search.candidates(plan, topology)
+  assert {layout.remat for layout in found} == {"none", "dots", "full"}
+  assert {layout.tensor for layout in found} == {1, 2, 4}  # Of four heads.
+  for layout in found:
+    assert layout.data * layout.fsdp * layout.tensor == 16
+    assert layout.data * layout.fsdp * layout.accum_steps * layout.per_chip == plan.batch
+  assert len({*found}) == len(found)
+
+
+def test_a_batch_that_nothing_divides():
+  topology = chips.parse("v5e:4x4")
+  plan = prepared(topology, "--config.batch=65", "--config.batch_eval=64", "--config.accum_steps=1")
+  with pytest.raises(UserError, match="no mesh of 16 devices divides batch=65"):
+    search.candidates(plan, topology)
+
+
+def test_what_shapes_tell(small):
+  plan, _, needs = small
+  tokens = (SIZE // PATCH) ** 2 + 1
+  layer = 4 * tokens * WIDTH**2 + 2 * tokens**2 * WIDTH + 2 * tokens * WIDTH * MLP
+  macs = 3 * (LAYERS * layer + WIDTH * CLASSES) + 2 * (tokens - 1) * PATCH**2 * 3 * WIDTH
+  assert needs.operations["none"] == 2 * plan.batch * macs
+  assert needs.operations["none"] <= needs.operations["dots"] < needs.operations["full"]
+  assert needs.residuals["none"] > needs.residuals["dots"] > needs.residuals["full"]
+  # Nothing but the inputs of the blocks, in float32, and little around them.
+  assert 1 <= needs.residuals["full"] / (LAYERS * tokens * WIDTH * 4) < 3
+
+  one = search.Layout(16, 1, 1, 1, "none", 4)
+  split = search.Layout(1, 16, 1, 1, "none", 4)
+  state = sum(size for _, _, size in needs.rows)
+  saved = needs.memory(one) - needs.memory(split)
+  parameters = sum(size for path, _, size in needs.rows if path.startswith("params/"))
+  assert 0.9 < saved / ((state + parameters) * 15 / 16) <= 1  # All but the vectors.
+
+
+def fake(memory, seconds):
+  """A compiler whose programs take what two functions of a layout say."""
+  calls = []
+
+  def compile_layout(layout):
+    calls.append(layout)
+    estimate = types.SimpleNamespace(images_per_second=(0.0, 64 / seconds(layout)), limit="compute")
+    total = memory(layout)
+    return types.SimpleNamespace(
+      memory=types.SimpleNamespace(total=total),
+      fits=total <= chips.CHIPS["v5e"].memory,
+      estimate=estimate,
+    )
+
+  return compile_layout, calls
+
+
+def test_the_best_of_what_fits_is_found_within_the_tries(small):
+  plan, topology, needs = small
+  layouts = search.candidates(plan, topology)
+  seconds = lambda layout: needs.seconds(layout, topology, 16)
+  compile_layout, calls = fake(needs.memory, seconds)
+  found = search.Search(
+    plan, topology, tuple(search.try_out(layouts, needs, topology, compile_layout, 3))
+  )
+  assert len(calls) == 3 and len(found.trials) == len(layouts)
+  assert found.best.layout == min(layouts, key=seconds)  # Here everything fits.
+  assert {trial.outcome for trial in found.trials} == {"compiled", "not tried"}
+  assert f"--config.model.remat={found.best.layout.remat}" in found.best.layout.overrides(plan)
+
+
+def test_what_does_not_fit_is_not_compiled_again_with_more(small):
+  plan, topology, needs = small
+  layouts = search.candidates(plan, topology)
+  # The compiler needs far more than shapes tell, unless everything is recomputed.
+  memory = lambda layout: 1e9 if layout.remat == "full" else 1e11
+  compile_layout, calls = fake(memory, lambda layout: needs.seconds(layout, topology, 16))
+  trials = search.try_out(layouts, needs, topology, compile_layout, 100)
+  assert {layout.remat for layout in calls} == {"none", "dots", "full"}
+  tried = [layout for layout in calls if layout.remat != "full"]
+  assert 0 < len(tried) < len([layout for layout in layouts if layout.remat != "full"]) / 4
+  pruned = [trial for trial in trials if trial.outcome == "pruned"]
+  assert pruned and all(trial.why for trial in pruned)
+  assert search.Search(plan, topology, tuple(trials)).best.layout.remat == "full"
+
+
+def test_nothing_fits(small):
+  plan, topology, needs = small
+  compile_layout, calls = fake(lambda layout: 1e12, lambda layout: 1.0)
+  layouts = search.candidates(plan, topology)
+  found = search.try_out(layouts, needs, topology, compile_layout, math.inf)
+  assert search.Search(plan, topology, tuple(found)).best is None
+  assert len(calls) < len(layouts) / 4
