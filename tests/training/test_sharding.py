@@ -55,7 +55,7 @@ ATTENTION = BLOCK + "MultiHeadDotProductAttention_1/"
 )
 def test_the_axes_of_an_array(path, shape, axes):
   assert sharding.spec(path, shape, SIZES) == axes
-  assert sharding.spec(path, shape, {axis: 1 for axis in mesh_lib.AXES}) == P()
+  assert sharding.spec(path, shape, dict.fromkeys(mesh_lib.AXES, 1)) == P()
 
 
 @pytest.mark.parametrize(
