@@ -21,6 +21,12 @@ class Stopped(RuntimeError):
   exit_code = 75
 
 
+class Lost(RuntimeError):
+  """Another process of the run is gone; the last checkpoint stands, run all again. Exit 69."""
+
+  exit_code = 69  # EX_UNAVAILABLE of sysexits.h.
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
   """Returns `"; did you mean 'x'?"` with the nearest known words, or an empty string."""
   import difflib

@@ -1,57 +1,180 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes, as on two hosts, joined by JAX's own coordination service on this machine."""
+"""Several processes, as on several hosts, joined by JAX's own coordination service on this machine.
 
+Each is the command that a user types on a host.
+"""
+
+import contextlib
 import json
+import os
+import pathlib
+import re
+import signal
 import socket
-from concurrent import futures
+import subprocess
+import sys
+import time
 
 import pytest
 import tiny_run as tiny
 
-PROGRAM = """
-import json, os, signal, sys, time
-import jax
-address, rank, workdir, stops = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "stops"
-jax.distributed.initialize(address, 2, rank)
-import tiny_run as tiny
-from vit_jax.errors import Stopped
-from vit_jax.training import progress
-from vit_jax.training.loop import train_and_evaluate
+HERE = pathlib.Path(__file__).parent
 
-update = progress.Progress.update
-
-def patched(self, step, metrics):
-  update(self, step, metrics)
-  if stops:
-    if step == 3 and rank == 0:  # Only one of them is told.
-      os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.5)
-
-progress.Progress.update = patched
-try:
-  print(json.dumps(train_and_evaluate(tiny.config(), workdir)))
-except Stopped as error:
-  print(json.dumps(str(error)))
+CONFIG = """
+import tiny_run
+def get_config():
+  config = tiny_run.config(**{changes!r})
+  config.mesh = dict(data=-1, fsdp={fsdp}, tensor={tensor})
+  return config
 """
 
 
-def _both(workdir, stops=""):
+@contextlib.contextmanager
+def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, **changes):
+  """Starts the same command `count` times; gives their processes."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  with futures.ThreadPoolExecutor(2) as threads:
-    runs = [threads.submit(tiny.run_python, PROGRAM, address, r, workdir, stops) for r in (0, 1)]
-  done = [run.result() for run in runs]
-  assert all(d.returncode == 0 for d in done), done[0].stderr + done[1].stderr
-  return [json.loads(d.stdout.splitlines()[-1]) for d in done]
+  (folder / "config.py").write_text(CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor))
+  path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+  started = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "vit_jax.cli.app", "train", f"--config={folder}/config.py"),
+        *(f"--workdir={folder}/run", f"--coordinator={address}"),
+        *(f"--processes={count}", f"--process={index}", "--heartbeat-timeout=10", *options),
+      ],
+      env={
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": path,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(count)
+  ]
+  try:
+    yield started
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+
+
+def end(processes, timeout=300):
+  """Waits for all; their exit codes and what they wrote to standard error."""
+  told = [process.communicate(timeout=timeout)[1] for process in processes]
+  return [process.returncode for process in processes], told
+
+
+def losses(folder):
+  lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+  return {r["step"]: r["train/loss"] for r in map(json.loads, lines) if "train/loss" in r}
+
+
+def wait_for_step(folder, step, seconds=200):
+  """Waits until a checkpoint of at least this step is there."""
+  until = time.monotonic() + seconds
+  while time.monotonic() < until:
+    with contextlib.suppress(OSError):
+      found = (folder / "run" / "checkpoints").glob("*/manifest.json")
+      if any(int(path.parent.name) >= step for path in found):
+        return
+    time.sleep(0.05)
+  raise AssertionError(f"no checkpoint of step {step} within {seconds} s")
+
+
+def children(process):
+  """The processes that one has started: `supervise` does the work in a child."""
+  told = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+  return [int(pid) for pid in told.split()]
+
+
+@pytest.mark.parametrize(
+  "count, devices, axes",
+  [
+    (2, 1, {}),
+    pytest.param(2, 2, dict(fsdp=2, tensor=2), marks=pytest.mark.slow),
+    pytest.param(4, 1, dict(fsdp=4), marks=pytest.mark.slow),
+    # Two processes hold the halves of each matrix, and read the same examples.
+    pytest.param(4, 1, dict(fsdp=2, tensor=2), marks=pytest.mark.slow),
+  ],
+)
+def test_processes_train_together(tmp_path, count, devices, axes):
+  alone, together = tmp_path / "alone", tmp_path / "together"
+  alone.mkdir(), together.mkdir()
+  settings = dict(model=dict(dropout_rate=0.0), pp=dict(random_affine=None), progress_every=1)
+  with hosts(1, alone, **settings) as processes:
+    codes, told = end(processes)
+    assert codes == [0], told
+  with hosts(count, together, devices=devices, **axes, **settings) as processes:
+    codes, told = end(processes)
+    assert codes == [0] * count, told
+  one, many = losses(alone), losses(together)
+  assert one.keys() == many.keys() == {*range(1, 13)}
+  assert list(many.values()) == pytest.approx(list(one.values()), rel=1e-5)
+  assert all("step 12/12" not in text for text in told[1:])  # One of them speaks.
 
 
 @pytest.mark.slow
-def test_two_processes_train_stop_together_and_continue(tmp_path):
-  first, second = _both(tmp_path / "whole")
-  assert first["test"] == second["test"] and first["test"]["examples"] == 360
+def test_a_lost_process_ends_the_others_and_all_continue(tmp_path):
+  settings = dict(total_steps=400, checkpoint_every=20, eval_every=0)
+  with hosts(2, tmp_path, **settings) as processes:
+    wait_for_step(tmp_path, 40)
+    [victim] = children(processes[1])
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    codes, told = end(processes, timeout=60)
+    assert time.monotonic() - killed < 30
+  assert codes == [69, 128 + signal.SIGKILL], told
+  assert "Another process stopped answering" in told[0] and "Traceback" not in told[0]
+  with hosts(2, tmp_path, **settings) as processes:
+    codes, told = end(processes)
+  assert codes == [0, 0], told
+  assert int(re.search(r"continuing .* at step (\d+) of 400", told[0])[1]) >= 40
 
-  stopped = _both(tmp_path / "parts", "stops")
-  assert stopped[0] == stopped[1] and stopped[0].startswith("Stopped at step")
-  assert _both(tmp_path / "parts")[0]["test"] == first["test"]
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_lost_too(tmp_path):
+  settings = dict(total_steps=4000, checkpoint_every=20, eval_every=0)
+  with hosts(2, tmp_path, **settings) as processes:
+    wait_for_step(tmp_path, 20)
+    [victim] = children(processes[1])
+    os.kill(victim, signal.SIGSTOP)
+    try:
+      codes, told = end(processes[:1], timeout=60)
+    finally:
+      os.kill(victim, signal.SIGKILL)
+  assert codes == [69], told
+  assert told[0].rstrip().endswith("to continue from it.")
+
+
+@pytest.mark.slow
+def test_all_stop_when_one_is_told_and_continue(tmp_path):
+  settings = dict(total_steps=400, checkpoint_every=0, eval_every=0)
+  with hosts(2, tmp_path, **settings) as processes:
+    time.sleep(15)
+    processes[0].send_signal(signal.SIGTERM)
+    codes, told = end(processes)
+  assert codes == [75, 75], told
+  stopped = [re.search(r"Stopped at step (\d+) with all saved", text)[1] for text in told]
+  assert stopped[0] == stopped[1]
+  with hosts(2, tmp_path, **settings) as processes:
+    codes, told = end(processes)
+  assert codes == [0, 0] and f"at step {stopped[0]} of 400" in told[0]
+
+
+def test_mistakes(tmp_path):
+  with hosts(1, tmp_path, "--process=3") as processes:
+    codes, told = end(processes)
+  assert codes == [2] and "--process=3 is not one of the 1 processes" in told[0]
+  program = "from vit_jax.cli import app; raise SystemExit(app.main())"
+  done = tiny.run_python(
+    program, "train", "--config=configs/quickstart.py", f"--workdir={tmp_path}/x", "--distributed"
+  )
+  assert done.returncode == 2 and "found neither SLURM nor Open MPI" in done.stderr
+  assert "Traceback" not in done.stderr

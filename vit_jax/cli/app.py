@@ -42,7 +42,7 @@ def run(command: str, argv: list[str]) -> int:
   logging.getLogger("vit_jax").setLevel(logging.INFO)
   try:
     return importlib.import_module(f"vit_jax.cli.{command}").main(argv) or 0
-  except (errors.UserError, errors.Diverged, errors.Stopped) as error:
+  except (errors.UserError, errors.Diverged, errors.Stopped, errors.Lost) as error:
     print(f"vit-jax {command}: {error}", file=sys.stderr)
     return error.exit_code
   except BrokenPipeError:  # The reader of a pipe, such as `head`, has left.

@@ -3,6 +3,8 @@
 """`vit-jax train`."""
 
 import argparse
+import sys
+from typing import Any
 
 HELP = """\
 Trains or fine-tunes what a config describes. The same command continues an interrupted run.
@@ -11,8 +13,14 @@ Trains or fine-tunes what a config describes. The same command continues an inte
   vit-jax train --config=configs/vit.py:b16,cifar10 --workdir=runs/mine \\
       --config.dataset=/my/photos --config.base_lr=0.01
 
+Many hosts: start the same command on each, under SLURM, Open MPI, GKE or on a Cloud TPU slice with
+--distributed, elsewhere with an address of the first and the number of each:
+
+  vit-jax train ... --coordinator=10.0.0.1:1234 --processes=2 --process=0
+
 Any key of the config can be set as --config.KEY=VALUE (--config.model.num_layers=2).
-Exit codes: 0 done, 2 a mistake in the call, 3 diverged, 75 stopped with everything saved.
+Exit codes: 0 done, 2 a mistake in the call, 3 diverged, 69 another process was lost, 75 stopped
+with everything saved.
 """
 
 
@@ -25,15 +33,57 @@ def main(argv: list[str]) -> int:
     allow_abbrev=False,
   )
   parser.add_argument("--workdir", required=True, metavar="DIR", help="where the run is kept")
+  parser.add_argument(
+    "--resume",
+    choices=("auto", "never"),
+    default="auto",
+    help="never: refuse a workdir that holds a run",
+  )
+  several = parser.add_argument_group("one process of several")
+  several.add_argument(
+    "--distributed", action="store_true", help="as the launcher of this one says"
+  )
+  several.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+  several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+  several.add_argument("--process", type=int, metavar="I", help="which this is, from 0")
+  several.add_argument(
+    "--start-timeout", type=int, default=300, metavar="S", help="seconds to wait for all of them"
+  )
+  several.add_argument(
+    "--heartbeat-timeout", type=int, default=100, metavar="S", help="seconds until one is lost"
+  )
   arguments, rest = parser.parse_known_args(argv)
 
   from vit_jax.cli import configuration
+  from vit_jax.training import processes
 
   config = configuration.parse(rest)
+  where = (arguments.coordinator, arguments.processes, arguments.process)
+  if not arguments.distributed and where == (None, None, None):
+    if launcher := processes.launched_in_parallel():
+      print(
+        f"{launcher} started several processes, and without --distributed each trains alone.",
+        file=sys.stderr,
+      )
+    return _train(config, arguments)
+  code = processes.supervise(["train", *argv])
+  if code is not None:
+    return code
+  processes.join(
+    *where,
+    start_timeout=arguments.start_timeout,
+    heartbeat_timeout=arguments.heartbeat_timeout,
+  )
+  with processes.ends_alone("train"):
+    return _train(config, arguments)
 
+
+def _train(config: Any, arguments: argparse.Namespace) -> int:
   from vit_jax.training import loop
 
-  results = loop.train_and_evaluate(config, arguments.workdir)
+  results = loop.train_and_evaluate(config, arguments.workdir, resume=arguments.resume == "auto")
+  if loop.jax.process_index():
+    return 0
   for split in ("val", "test"):
     if split in results:
       print(f"{split}: accuracy {results[split]['accuracy']:.2%}, step {results['best_step']}")

@@ -36,7 +36,10 @@ RESULTS = "results.json"
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict | Mapping[str, Any], workdir: str | os.PathLike
+  config: ml_collections.ConfigDict | Mapping[str, Any],
+  workdir: str | os.PathLike,
+  *,
+  resume: bool = True,
 ) -> dict[str, Any]:
   """Trains as `config` says, or continues the run that is in `workdir`, and evaluates the best.
 
@@ -44,6 +47,7 @@ def train_and_evaluate(
     config: see `vit_jax.training.plan.Plan`.
     workdir: gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and at the end
       `results.json` and `curves.png`. Nothing is written before the whole config is checked.
+    resume: whether to continue the run that is in `workdir`; False refuses one.
 
   Returns:
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
@@ -71,6 +75,10 @@ def train_and_evaluate(
 
   workdir = epath.Path(workdir)
   earlier = restore.find_run(workdir, plan, dataset.class_names)
+  if earlier and not resume:
+    raise UserError(
+      f"{workdir} holds a run, and --resume=never asks for a new one; use another workdir."
+    )
   if earlier and (results := _finished(workdir, plan)):
     log.info("%s is finished; use another workdir to train again", workdir)
     return results

@@ -36,9 +36,9 @@ TABLE = (
   (r"attention/(query|key|value)/bias", ("tensor",)),
   (r"attention/out/kernel", ("tensor", "fsdp")),
   # All families' MLPs.
-  (r"(MlpBlock_\d+|token_mixing|channel_mixing)/Dense_0/kernel", ("fsdp", "tensor")),
-  (r"(MlpBlock_\d+|token_mixing|channel_mixing)/Dense_0/bias", ("tensor",)),
-  (r"(MlpBlock_\d+|token_mixing|channel_mixing)/Dense_1/kernel", ("tensor", "fsdp")),
+  (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_0/kernel", ("fsdp", "tensor")),
+  (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_0/bias", ("tensor",)),
+  (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_1/kernel", ("tensor", "fsdp")),
   # Rows are looked up, so they stay whole.
   (r"embedding/embedding|pos_embedding", (None, "fsdp")),
 )
