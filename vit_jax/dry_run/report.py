@@ -134,13 +134,17 @@ def dry_run(
   return examine(plan, topology, devices, num_classes, classes_from, notes)
 
 
+_UNNAMED = "unnamed"  # Where a config leaves its data set to the command line.
+
+
 def prepare(
   config: ml_collections.ConfigDict | Mapping[str, Any],
   topology: chips.Topology,
   mesh: Mapping[str, int] | None = None,
 ) -> tuple[plan_lib.Plan, tuple[str, ...]]:
   """The plan to compile, and what of it differs from the config's."""
-  plan = plan_lib.make_plan(config)
+  keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+  plan = plan_lib.make_plan({**keys, "dataset": keys.get("dataset") or _UNNAMED})
   notes = []
   if not plan.from_scratch or plan.init != plan_lib.InitPlan():
     notes.append("weights to start from are not read: they have the same shapes")
@@ -159,16 +163,18 @@ def find_classes(plan: plan_lib.Plan, classes: int | None) -> tuple[int, str]:
   """How many classes the model gets, and who says so."""
   if plan.text:
     return 0, "texts instead of classes"
-  try:
-    dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
-    if dataset.class_names:
-      return len(dataset.class_names), f"the data set {plan.dataset}"
-  except UserError:
-    pass
+  if plan.dataset != _UNNAMED:
+    try:
+      dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
+      if dataset.class_names:
+        return len(dataset.class_names), f"the data set {plan.dataset}"
+    except UserError:
+      pass
   if classes is not None:
     return classes, "--classes"
   model = registry.create_model(plan.model.name)
-  return model.num_classes, f"the registry's {plan.model.name}: {plan.dataset} is not here"
+  where = "no data set is named" if plan.dataset == _UNNAMED else f"{plan.dataset} is not here"
+  return model.num_classes, f"the registry's {plan.model.name}: {where}"
 
 
 def examine(
