@@ -166,9 +166,10 @@ def prepare(topology: Topology) -> None:
     os.environ["XLA_FLAGS"] = " ".join(flags)
     return
   # Otherwise libtpu asks the metadata server of a Google Cloud machine what it runs on, and says at
-  # length that there is none.
+  # length that there is none; and it allows one process on a machine, which would own its TPUs.
   quiet = {
     "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
