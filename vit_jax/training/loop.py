@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from etils import epath
 from vit_jax.data import loader, sources
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
+from vit_jax.models import registry
 from vit_jax.training import checkpointing, multiscale, optim, restore, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
@@ -165,6 +167,7 @@ def train_and_evaluate(
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
 
     with (
+      _explaining_memory(plan, mesh),
       StopSignal() as stop,
       Progress(
         workdir,
@@ -252,6 +255,34 @@ def train_and_evaluate(
 
 def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
+
+
+@contextlib.contextmanager
+def _explaining_memory(plan: plan_lib.Plan, mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """Turns a device's lack of memory into a sentence that names what needs less."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    reason = str(error).strip().splitlines()[0]
+    each = plan.batch // plan.accum_steps // mesh_lib.data_parallelism(mesh)
+    remat = "remat" in registry.model_fields(registry.get_entry(plan.model.name).module)
+    knobs = [
+      f"--config.accum_steps={2 * plan.accum_steps} (now {each} images a device at once)"
+      if each > 1
+      else "",
+      "--config.model.remat=full (recomputes activations)" if remat else "",
+      "--config.mesh.fsdp=-1 --config.mesh.data=1 (splits parameters and optimizer)"
+      if mesh.size > mesh.shape["fsdp"] * mesh.shape["tensor"]
+      else "",
+      "a smaller config.batch",
+    ]
+    raise UserError(
+      f"the devices have too little memory for this step ({reason}); try "
+      f"{', '.join(filter(None, knobs))}. `vit-jax plan --search` with this config and your "
+      "chips finds what fits."
+    ) from error
 
 
 def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:
