@@ -72,6 +72,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim = ml_collections.ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 0.0})
   config.optim_dtype = "bfloat16"  # Of the momentum.
 
+  # Devices along each axis, see docs/many-hosts.md; -1: all that are left.
+  config.mesh = ml_collections.ConfigDict({"replica": 1, "data": -1, "fsdp": 1, "tensor": 1})
+  config.nan_policy = "stop"  # Or "skip" that update, or "rollback" to the last checkpoint.
+
   config.eval_every = 100
   config.checkpoint_every = 1_000
   config.progress_every = 10

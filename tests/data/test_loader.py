@@ -139,6 +139,32 @@ def test_the_state_goes_through_an_orbax_checkpoint(folder, tmp_path):
   assert_same(take(fresh, 4), expected)
 
 
+@pytest.mark.parametrize("kind", ["digits", "folder"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_number_of_processes_goes_on_at_the_same_example(folder, kind, count):
+  """What one process would see in steps 3 and 4, `count` processes that begin there see too."""
+  source, pp = (folder, SMALL) if kind == "folder" else (
+    open_dataset("digits").source("train[:40]"), PLAIN
+  )  # fmt: skip
+  expected = take(TrainLoader(source, pp, batch_size=6, seed=5).iterator(), 4)[2:]
+  shares = [
+    TrainLoader(
+      source, pp, batch_size=6 // count, seed=5, shard_index=k, shard_count=count, first=12
+    ).iterator()
+    for k in range(count)
+  ]
+  for batch in expected:
+    parts = [next(share) for share in shares]
+    images = np.concatenate([part["image"] for part in parts])
+    found = {
+      (image.tobytes(), label)
+      for part in parts
+      for image, label in zip(part["image"], part["label"], strict=True)
+    }
+    assert len(images) == 6
+    assert found == {(i.tobytes(), k) for i, k in zip(batch["image"], batch["label"], strict=True)}
+
+
 def test_a_batch_may_be_larger_than_the_data():
   for source in sources().values():
     batch = next(TrainLoader(source, PLAIN, batch_size=60, seed=0).iterator())

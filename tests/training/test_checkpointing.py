@@ -72,7 +72,7 @@ def test_restores_state_position_and_config(tmp_path):
     ahead = [next(iterator) for _ in range(5)]
     again = _iterator()
     checkpointer.wait()
-    state, config = checkpointer.restore(7, _target(), again)
+    state, config = checkpointer.restore(7, _target(), again), checkpointer.saved(7)
   assert config == {"timer": {"seconds": 1.5}, "none": None}
   assert [next(again) for _ in range(5)] == ahead != seen[:5]
   expected = _state(7)
@@ -91,7 +91,7 @@ def test_saving_in_the_background_is_not_disturbed_by_later_steps(tmp_path):
       if i == 10:
         checkpointer.save(i, state, _iterator(), {})
     checkpointer.wait()
-    restored, _ = checkpointer.restore(10, target)
+    restored = checkpointer.restore(10, target)
   for value in tiny.leaves(restored.params).values():
     assert np.unique(value.astype(np.float32)).tolist() == [10.0]
 

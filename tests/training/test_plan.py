@@ -54,7 +54,7 @@ from vit_jax.training.plan import Plan, make_plan
     (dict(accum_steps=5), r"batch=32 is not a multiple of accum_steps=5"),
     (dict(label_smoothing=1.0), r"label_smoothing=1.0 should be in"),
     (dict(grad_norm_clip=0.0), r"None turns clipping off"),
-    (dict(nan_policy="skip"), r"nan_policy='skip' is not 'stop'"),
+    (dict(nan_policy="ignore"), r"nan_policy='ignore' is not 'stop' or 'skip' or 'rollback'"),
   ],
 )
 def test_refuses_with_one_sentence(changes, message):

@@ -9,13 +9,13 @@ import rich.console
 from vit_jax.training import progress
 
 
-def _metrics(loss, bad=-1):
+def _metrics(loss):
   return {
     "loss": jnp.float32(loss),
     "accuracy": jnp.float32(0.5),
     "grad_norm": jnp.float32(1.0),
     "learning_rate": jnp.float32(0.1),
-    "first_bad_step": jnp.int32(bad),
+    "finite": jnp.isfinite(loss),
   }
 
 
@@ -73,24 +73,35 @@ def test_a_continued_run_repeats_no_step(tmp_path):
   assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10]
 
 
-def test_infinite_values_stay_json_and_are_noticed(tmp_path):
+def test_infinite_values_stay_json(tmp_path):
   p, _ = _progress(tmp_path)
   with p:
     p.update(1, _metrics(1.0))
-    assert p.first_bad_step is None
-    p.update(2, _metrics(float("nan"), bad=2))
+    p.update(2, _metrics(float("nan")))
     p.flush()
-    assert p.first_bad_step == 2
   assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] is None
 
 
-def test_a_bad_step_between_reports_is_noticed_at_a_flush(tmp_path):
-  p, _ = _progress(tmp_path, every=100)
+def test_a_run_that_goes_back_repeats_no_step(tmp_path):
+  p, _ = _progress(tmp_path)
   with p:
-    p.update(1, _metrics(1.0))
-    p.update(2, _metrics(float("inf"), bad=2))
+    _train(p, range(1, 8))
     p.flush()
-    assert p.first_bad_step == 2
+    p.rewind(4)
+    _train(p, range(5, 11))
+    p.flush()
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10]
+
+
+def test_a_loss_that_stands_out_is_told(tmp_path):
+  p, console = _progress(tmp_path, every=1, total_steps=100)
+  with p:
+    for step in range(1, 60):
+      p.update(step, _metrics(9.0 if step in (3, 40) else 1 + 0.1 * (step % 3)))
+      p.flush()
+  told = [line for line in console.file.getvalue().splitlines() if "stands out" in line]
+  assert told == ["step 40: loss 9.0000 stands out; the 20 before had 1.1000"]
 
 
 def test_the_clock_leaves_out_compilation_and_pauses(tmp_path, monkeypatch):

@@ -126,18 +126,17 @@ class _Order:
   because its streams are frozen: a resumed run sees the same order under any NumPy.
   """
 
-  def __init__(self, examples: int, seed: int, shard_index: int, shard_count: int):
+  def __init__(self, examples: int, seed: int):
     self._examples = examples
     self._seed = seed
-    self._shard = (shard_index, shard_count)
     self._epochs: dict[int, np.ndarray] = {}
     self._lock = threading.Lock()
 
   def __len__(self) -> int:
-    return sys.maxsize // self._shard[1]
+    return sys.maxsize
 
   def __getitem__(self, position: int) -> int:
-    epoch, offset = divmod(position * self._shard[1] + self._shard[0], self._examples)
+    epoch, offset = divmod(position, self._examples)
     order = self._epochs.get(epoch)
     return int((self._permutation(epoch) if order is None else order)[offset])
 
@@ -154,7 +153,9 @@ class TrainLoader:
   """An endless stream of training batches, shuffled globally in every epoch.
 
   What a batch holds depends on the seed and its position only, not on threads or timing; the
-  iterator's state is its position, restores exactly, and works with `grain.checkpoint`.
+  iterator's state is its position, restores exactly, and works with `grain.checkpoint`. With images
+  of files not on the number of processes either: together they see the same examples in a step,
+  augmented alike. (Where images in memory are split differently, only their augmentation differs.)
 
   Images in memory (digits) are transformed a batch at a time, since for them handing single
   images between threads would cost more than the work.
@@ -172,6 +173,7 @@ class TrainLoader:
     max_bad_fraction: float = 0.01,
     shard_index: int = 0,
     shard_count: int = 1,
+    first: int = 0,
     captions: Captions | None = None,
     rows: Mapping[str, np.ndarray] | None = None,
   ):
@@ -185,7 +187,8 @@ class TrainLoader:
       threads: that read and decode; 0 works in the calling thread.
       prefetch: examples to have ready.
       max_bad_fraction: share of the split's images that may fail to decode.
-      shard_index, shard_count: this process among those that share each epoch.
+      shard_index, shard_count: this process among those that share each batch.
+      first: how many examples of the stream all processes together leave out, whole batches of all.
       captions: makes the texts, for models that read them.
       rows: arrays [examples of the source, ...], whose rows become part of the batches by name; an
         example with a NaN there is left out, like one that cannot be read.
@@ -196,15 +199,17 @@ class TrainLoader:
     self._bad = BadImages(len(source), max_bad_fraction)
     transform = train_transform(preprocessing, captions)
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # Any seed to 32 bits.
-    order = _Order(len(source), seed, shard_index, shard_count)
+    order = _Order(len(source), seed)
     if isinstance(source, ArraySource):
-      load = _LoadBatch(_Load(source, transform, rows), order, batch_size)
+      share = (shard_index, shard_count)
+      load = _LoadBatch(_Load(source, transform, rows), order, batch_size, share)
       work = grain.MapDataset.range(sys.maxsize // batch_size // shard_count)
-      work = work.random_map(load, seed=seed)
+      work = work.random_map(load, seed=seed).slice(slice(first // batch_size // shard_count, None))
       buffer = max(2, prefetch // batch_size)
       self._dataset = work.to_iter_dataset(_read_options(min(threads, 1), buffer))
     else:
       work = grain.MapDataset.source(order).random_map(_Load(source, transform, rows), seed=seed)
+      work = work.slice(slice(first + shard_index, None, shard_count))
       examples = _SkipBad(work.to_iter_dataset(_read_options(threads, prefetch)), self._bad)
       self._dataset = examples.batch(batch_size, drop_remainder=True)
 
@@ -228,14 +233,16 @@ class TrainLoader:
 class _LoadBatch:
   """Transforms a whole batch of images in memory, given their indices."""
 
-  def __init__(self, load: _Load, order: _Order, batch_size: int):
+  def __init__(self, load: _Load, order: _Order, batch_size: int, share: tuple[int, int]):
     self._load = load
     self._order = order
     self._batch_size = batch_size
+    self._share = share
 
   def __call__(self, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    first = batch * self._batch_size
-    examples = [self._load(self._order[first + k], rng) for k in range(self._batch_size)]
+    index, count = self._share
+    positions = ((batch * self._batch_size + k) * count + index for k in range(self._batch_size))
+    examples = [self._load(self._order[position], rng) for position in positions]
     for example in examples:
       if isinstance(example, _Failure):  # Images in memory need no decoding, so it is ours.
         raise example.error

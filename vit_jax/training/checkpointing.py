@@ -189,9 +189,7 @@ class Checkpointer:
       directory = self._directory / str(self._sealing)
       self._hashing = self._threads.submit(_write_manifest, directory)
 
-  def restore(
-    self, step: int, target: TrainState, iterator: Any = None
-  ) -> tuple[TrainState, dict[str, Any]]:
+  def restore(self, step: int, target: TrainState, iterator: Any = None) -> TrainState:
     """Restores a usable step.
 
     Args:
@@ -199,13 +197,10 @@ class Checkpointer:
       target: the state's structure, as `jax.ShapeDtypeStruct`s with the shardings to restore to.
       iterator: a Grain iterator, set to the saved position in place.
 
-    Returns:
-      The state, and the config given to `save`.
-
     Raises:
       UserError: if the step was made for another state (another version of the model).
     """
-    items = {"state": ocp.args.StandardRestore(_parts(target)), "config": ocp.args.JsonRestore()}
+    items = {"state": ocp.args.StandardRestore(_parts(target))}
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     try:
@@ -216,7 +211,12 @@ class Checkpointer:
         f"{self._directory / str(step)} does not fit this model and optimizer ({reason}); "
         f"use another workdir."
       ) from error
-    return target.replace(**restored.state), restored.config
+    return target.replace(**restored.state)
+
+  def saved(self, step: int) -> dict[str, Any]:
+    """The config given to `save` for a usable step."""
+    items = ocp.args.Composite(config=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items).config
 
   def reached_preemption(self, step: int) -> bool:
     """With several processes: whether all of them are to stop after this step."""

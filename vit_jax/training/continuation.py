@@ -12,7 +12,15 @@ from vit_jax.training.plan import Plan
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
-  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "mesh", "baseline"),
+  *(
+    "tfds_data_dir",
+    "shuffle_buffer",
+    "max_bad_fraction",
+    "nan_policy",
+    "stall_timeout",
+    "mesh",
+    "baseline",
+  ),
   *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
 )
 

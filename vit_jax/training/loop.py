@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,17 +18,20 @@ import ml_collections
 from etils import epath
 
 from vit_jax.data import loader, sources
-from vit_jax.errors import Diverged, Stopped, UserError
+from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
+from vit_jax.models import registry
 from vit_jax.training import checkpointing, multiscale, optim, restore, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
 from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.training.divergence import Guard
 from vit_jax.training.preemption import StopSignal
 from vit_jax.training.progress import Progress
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
+from vit_jax.training.stream import Stream
 from vit_jax.training.task import make_task
 
 log = logging.getLogger(__name__)
@@ -58,7 +62,8 @@ def train_and_evaluate(
 
   Raises:
     UserError: for a mistake in the config, the data or the workdir.
-    Diverged: at a loss or gradient that is not finite; the checkpoint before it stands.
+    Diverged: at a loss or gradient that is not finite, unless `config.nan_policy` goes on; the
+      checkpoint before it stands.
     Stopped: after SIGTERM or SIGINT, with everything saved.
   """
   started = time.monotonic()
@@ -106,12 +111,14 @@ def train_and_evaluate(
     accum_steps=plan.accum_steps,
     frozen=plan.frozen,
     ema_decay=plan.ema_decay,
+    skip_bad_steps=plan.nan_policy == "skip",
     state_shardings=shardings,
     fixed_shardings=fixed_shardings,
   )
   fixed = mesh_lib.place(task.fixed, fixed_shardings)
   resize = multiscale.make_resize(plan.pp.train_sizes, plan.seed, mesh)
-  batches = loader.TrainLoader(
+  rows = task.rows(train, mesh)
+  open_at = lambda first: loader.TrainLoader(
     train,
     plan.pp,
     batch_size=plan.batch // shares,
@@ -120,11 +127,21 @@ def train_and_evaluate(
     max_bad_fraction=plan.max_bad_fraction,
     shard_index=share,
     shard_count=shares,
+    first=first,
     captions=task.captions,
-    rows=task.rows(train, mesh),
+    rows=rows,
   ).iterator()
 
-  with Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer:
+  with (
+    Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer,
+    Stream(
+      open_at,
+      batch=plan.batch,
+      shares=shares,
+      name=plan.dataset,
+      stall_timeout=plan.stall_timeout,
+    ) as stream,
+  ):
     restore.write_run(workdir, info)
     start, timer = checkpointer.last_step, None
     if start is None:
@@ -141,11 +158,16 @@ def train_and_evaluate(
         ema=plan.ema_decay is not None,
       )
     else:
-      state, saved = checkpointer.restore(start, target, batches)
+      saved = checkpointer.saved(start)
       timer = saved["timer"]
+      # Runs that were saved without it were read by all processes.
+      position = saved.get("stream", {"shares": jax.process_count(), "first": 0, "taken": start})
+      same = stream.continue_from(position)
+      state = checkpointer.restore(start, target, stream.iterator if same else None)
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
 
     with (
+      _explaining_memory(plan, mesh),
       StopSignal() as stop,
       Progress(
         workdir,
@@ -157,28 +179,40 @@ def train_and_evaluate(
         started=started,
       ) as progress,
     ):
-      for step in range(start + 1, plan.total_steps + 1):
-        batch = resize(step, mesh_lib.place_batch(next(batches), mesh))
+      guard = Guard(plan.nan_policy, progress.say)
+      step = start
+      while step < plan.total_steps:
+        step += 1
+        batch = resize(step, mesh_lib.place_batch(next(stream), mesh))
         state, metrics = train_step(state, batch, fixed)
         progress.update(step, metrics)
+        guard.update(step, metrics)
         checkpointer.poll()
-        _refuse_divergence(progress, checkpointer)
         last = step == plan.total_steps
         evaluates = "val" in evaluator and (last or _due(step, plan.eval_every))
         stops = stop.requested or checkpointer.reached_preemption(step)
         saves = last or stops or _due(step, plan.checkpoint_every)
+        if evaluates or saves:
+          guard.flush()
+        if guard.bad_step is not None:
+          checkpointer.wait()
+          if guard.goes_back(checkpointer.last_step):
+            step = checkpointer.last_step
+            state = checkpointer.restore(step, target)
+            progress.rewind(step)
+            continue
         if not evaluates and not saves:
           continue
         with progress.paused():
-          _refuse_divergence(progress, checkpointer)
           scores = evaluator("val", state.result) if evaluates else None
           if scores:
             progress.evaluated(step, "val", scores)
             if plan.ema_decay is not None:
               progress.evaluated(step, "val_raw", evaluator("val", state.variables))
           if saves or checkpointer.is_better(scores):
-            saved = {"plan": plan.to_dict(), "timer": progress.timer}
-            checkpointer.save(step, state, batches, saved, scores)
+            saved = {"plan": plan.to_dict(), "timer": progress.timer, "stream": stream.position}
+            checkpointer.save(step, state, stream.iterator, saved, scores)
+            guard.rollbacks = 0
         if stops and not last:
           checkpointer.wait()
           raise Stopped(f"Stopped at step {step} with all saved; run the same command to continue.")
@@ -187,7 +221,7 @@ def train_and_evaluate(
       results = {}
       best = checkpointer.best_step
       if best != plan.total_steps:
-        state, _ = checkpointer.restore(best, target)
+        state = checkpointer.restore(best, target)
       if scores := checkpointer.metrics(best):
         results["val"] = scores
       if "test" in evaluator:
@@ -223,19 +257,32 @@ def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-def _refuse_divergence(progress: Progress, checkpointer: Checkpointer) -> None:
-  if progress.first_bad_step is None:
-    return
-  checkpointer.wait()
-  good = checkpointer.last_step
-  stands = (
-    f"the checkpoint of step {good} is the last good one" if good else "no checkpoint was saved yet"
-  )
-  raise Diverged(
-    f"The loss, its gradient or the update became NaN or infinite at step "
-    f"{progress.first_bad_step}; {stands}. "
-    f"Lower base_lr, lengthen warmup_steps or set grad_norm_clip, and use another workdir."
-  )
+@contextlib.contextmanager
+def _explaining_memory(plan: plan_lib.Plan, mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """Turns a device's lack of memory into a sentence that names what needs less."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    reason = str(error).strip().splitlines()[0]
+    each = plan.batch // plan.accum_steps // mesh_lib.data_parallelism(mesh)
+    remat = "remat" in registry.model_fields(registry.get_entry(plan.model.name).module)
+    knobs = [
+      f"--config.accum_steps={2 * plan.accum_steps} (now {each} images a device at once)"
+      if each > 1
+      else "",
+      "--config.model.remat=full (recomputes activations)" if remat else "",
+      "--config.mesh.fsdp=-1 --config.mesh.data=1 (splits parameters and optimizer)"
+      if mesh.size > mesh.shape["fsdp"] * mesh.shape["tensor"]
+      else "",
+      "a smaller config.batch",
+    ]
+    raise UserError(
+      f"the devices have too little memory for this step ({reason}); try "
+      f"{', '.join(filter(None, knobs))}. `vit-jax plan --search` with this config and your "
+      "chips finds what fits."
+    ) from error
 
 
 def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:

@@ -170,7 +170,10 @@ class Plan:
   progress_every: int = 10
   baseline: Literal["1-nn"] | None = None  # Evaluated beside the model at the end.
   keep_best_metric: Literal["accuracy", "loss"] = "accuracy"
-  nan_policy: Literal["stop"] = "stop"
+  # At a loss, gradient or update that is not finite: end; leave the step's update out; or go back
+  # to the last checkpoint, and on with other data.
+  nan_policy: Literal["stop", "skip", "rollback"] = "stop"
+  stall_timeout: float = 300.0  # Seconds without a batch after which the loader is named.
   mesh: MeshPlan = MeshPlan()
 
   @property

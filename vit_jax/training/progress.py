@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,9 +31,6 @@ class Progress:
   Metrics that are due are kept as device arrays and written once they have arrived, usually a few
   steps later. Each line of `metrics.jsonl` is `{"step": ..., "train/loss": ...}` or
   `{"step": ..., "val/accuracy": ...}`; a continued run appends where its checkpoint stands.
-
-  Attributes:
-    first_bad_step: the first step whose loss, gradient or update was not finite, once known.
   """
 
   def __init__(
@@ -59,9 +57,7 @@ class Progress:
       started: `time.monotonic()` when this process began; default: now.
       console: default: standard error.
     """
-    import tensorboardX
-
-    self.first_bad_step: int | None = None
+    self._workdir = epath.Path(workdir)
     self._total_steps, self._batch, self._every = total_steps, batch, every
     self._start_step = start_step
     self._timer = {"seconds": 0.0, "train_seconds": 0.0, "train_steps": 0, **(timer or {})}
@@ -70,16 +66,14 @@ class Progress:
     self._timed_step = start_step
     self._reported = (start_step, time.monotonic())
     self._due: collections.deque = collections.deque()
+    self._losses: collections.deque[float] = collections.deque(maxlen=20)
     self._last: Any = None
     self._writes = jax.process_index() == 0
     if not self._writes:
       return
-    path = epath.Path(workdir) / METRICS
-    _truncate(path, start_step)
-    self._file = path.open("a")
-    self._tensorboard = tensorboardX.SummaryWriter(
-      os.fspath(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1
-    )
+    _truncate(self._workdir / METRICS, start_step)
+    self._file = (self._workdir / METRICS).open("a")
+    self._tensorboard = self._events(start_step)
     self._console = console or rich.console.Console(stderr=True)
     self._bar = rich.progress.Progress(
       rich.progress.BarColumn(bar_width=20),
@@ -127,8 +121,6 @@ class Progress:
     """Waits for the last step and reports all that is due."""
     while self._due:
       self._report(*self._due.popleft())
-    if self._last is not None:
-      self._note_bad(int(self._last[1]["first_bad_step"]))
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -139,6 +131,26 @@ class Progress:
       self._timer["train_steps"] += self._last[0] - self._timed_step
     yield
     self._start_clock()
+
+  def rewind(self, step: int) -> None:
+    """Drops the records beyond `step`, from which the run goes on."""
+    self._due.clear()
+    self._last = None
+    self._timed_step = step
+    self._start_clock()
+    if not self._writes:
+      return
+    self._file.close()
+    _truncate(self._workdir / METRICS, step)
+    self._file = (self._workdir / METRICS).open("a")
+    self._tensorboard.close()
+    self._tensorboard = self._events(step)
+
+  def _events(self, step: int) -> Any:
+    import tensorboardX
+
+    folder = os.fspath(self._workdir / "tensorboard")
+    return tensorboardX.SummaryWriter(folder, purge_step=step + 1)
 
   def evaluated(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records an evaluation."""
@@ -159,19 +171,17 @@ class Progress:
       self._timed_step = self._last[0]
     self._reported = (self._timed_step, self._clock)
 
-  def _note_bad(self, first_bad_step: int) -> None:
-    if first_bad_step >= 0:
-      self.first_bad_step = first_bad_step
-
   def _report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     values = {k: v.item() for k, v in jax.device_get(dict(metrics)).items()}
-    self._note_bad(values.pop("first_bad_step"))
+    finite = values.pop("finite")
     if not self._writes:
       return
     now = time.monotonic()
     steps, seconds = step - self._reported[0], now - self._reported[1]
     rate = steps / seconds if steps and seconds > 0 else 0.0
     self._reported = (step, now)
+    if finite:
+      self._note_spike(step, values["loss"])
     self._write(
       step,
       {f"train/{k}": v for k, v in values.items()}
@@ -185,6 +195,15 @@ class Progress:
       self.say(line)
     else:
       self._bar.update(self._task, completed=step, description=line)
+
+  def _note_spike(self, step: int, loss: float) -> None:
+    """Says that a loss stands out of the 20 that were reported before."""
+    if len(self._losses) == self._losses.maxlen:
+      usual = statistics.median(self._losses)
+      spread = statistics.median(abs(x - usual) for x in self._losses)
+      if loss - usual > max(10 * spread, 0.5 * abs(usual)):
+        self.say(f"step {step}: loss {loss:.4f} stands out; the 20 before had {usual:.4f}")
+    self._losses.append(loss)
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
     for tag, value in values.items():

@@ -189,7 +189,7 @@ def load_run(
     step = checkpointer.best_step if which == "best" else checkpointer.last_step
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
-    state, _ = checkpointer.restore(step, state_target(model, plan, None))
+    state = checkpointer.restore(step, state_target(model, plan, None))
     metrics = checkpointer.metrics(step) or None
   return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
 

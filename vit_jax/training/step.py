@@ -31,6 +31,7 @@ def make_train_step(
   accum_steps: int = 1,
   frozen: str | None = None,
   ema_decay: float | None = None,
+  skip_bad_steps: bool = False,
   state_shardings: Any = None,
   fixed_shardings: Any = None,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
@@ -45,6 +46,8 @@ def make_train_step(
     frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
       computed backwards that only they would need.
     ema_decay: of the state's average, see `averaged`; for a state that keeps one.
+    skip_bad_steps: leaves out the update of a step whose loss, gradient or update is not finite,
+      and goes on; otherwise nothing is learned from the first such step on.
     state_shardings: of the state, see `sharding.shardings`; None keeps it whole on every device.
     fixed_shardings: likewise of what does not change.
 
@@ -52,7 +55,7 @@ def make_train_step(
     `step(state, batch, fixed) -> (state, metrics)`; the state passed in is donated, and `fixed` is
     what the objective needs that does not change (a teacher's variables), or None. Metrics are
     scalars: `loss` and those of the objective, `grad_norm` (before clipping), `learning_rate`,
-    `first_bad_step`.
+    `finite` (whether all was).
   """
 
   def loss_fn(params: Any, collections: Any, batch: Batch, *arguments: Any):
@@ -107,7 +110,9 @@ def make_train_step(
     first_bad_step = jnp.where(
       (state.first_bad_step < 0) & ~finite, state.step + 1, state.first_bad_step
     )
-    good = first_bad_step < 0
+    if skip_bad_steps:
+      first_bad_step = state.first_bad_step
+    good = finite & (first_bad_step < 0)
     params, opt_state, collections = jax.tree.map(
       lambda new, old: jnp.where(good, new, old),
       (params, opt_state, collections),
@@ -118,7 +123,7 @@ def make_train_step(
       **own,
       "grad_norm": grad_norm,
       "learning_rate": learning_rate(state.step),
-      "first_bad_step": first_bad_step,
+      "finite": finite,
     }
     state = state.replace(
       step=state.step + 1,

@@ -1,0 +1,101 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that meet batches whose gradient is not finite, under each `nan_policy`."""
+
+import contextlib
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run as tiny
+
+from vit_jax.errors import Diverged
+from vit_jax.training import loop, restore, stream
+from vit_jax.training.divergence import MAX_SKIPPED, Guard
+
+
+@contextlib.contextmanager
+def poisoned(*batches):
+  """The loss of these batches, by their number in the stream from 1, is not a number."""
+  make_step, following = loop.make_train_step, stream.Stream.__next__
+
+  def make(objective, *arguments, **options):
+    def with_poison(params, collections, batch, *rest):
+      batch = dict(batch)
+      poison = batch.pop("poison")
+      loss, own = objective(params, collections, batch, *rest)
+      return loss + poison.mean(), own
+
+    return make_step(with_poison, *arguments, **options)
+
+  def take(self):
+    batch = dict(following(self))
+    value = np.nan if self.position["taken"] in batches else 0.0
+    return batch | {"poison": np.full(len(batch["label"]), value, np.float32)}
+
+  with (
+    tiny.changed(loop, "make_train_step", make),
+    tiny.changed(stream.Stream, "__next__", take),
+  ):
+    yield
+
+
+def steps(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return {r["step"]: r["train/loss"] for r in map(json.loads, lines) if "train/loss" in r}
+
+
+SETTINGS = dict(progress_every=1, checkpoint_every=3, eval_every=6)
+
+
+def test_skip_leaves_one_update_out(tmp_path, capfd):
+  with poisoned(5, 8):
+    results = loop.train_and_evaluate(tiny.config(nan_policy="skip", **SETTINGS), tmp_path)
+  assert results["steps"] == 12
+  told = capfd.readouterr().err
+  assert "step 5: the loss, gradient or update is not finite; left out" in told
+  found = steps(tmp_path)
+  assert [step for step, loss in found.items() if loss is None] == [5, 8]
+  _, variables, _ = restore.load_run(tmp_path, "last")
+  assert all(np.isfinite(x).all() for x in tiny.leaves(variables).values())
+
+
+def test_skip_ends_when_nothing_helps(tmp_path):
+  with poisoned(*range(2, 99)), pytest.raises(Diverged, match="at step 2; no checkpoint was"):
+    settings = dict(SETTINGS, checkpoint_every=0, eval_every=0, total_steps=20)
+    loop.train_and_evaluate(tiny.config(nan_policy="skip", **settings), tmp_path)
+
+
+def test_rollback_goes_back_and_on_with_other_data(tmp_path, capfd):
+  config = tiny.config(nan_policy="rollback", **SETTINGS)
+  with poisoned(5):
+    results = loop.train_and_evaluate(config, tmp_path)
+  assert "back to step 3, and on with other data (1 of 3)" in capfd.readouterr().err
+  found = steps(tmp_path)
+  assert list(found) == [*range(1, 13)] and None not in found.values()
+  # The stream is ahead of the steps by the batches that were left behind, and stays so.
+  saved = json.loads((tmp_path / "checkpoints" / "12" / "config" / "metadata").read_text())
+  ahead = saved["stream"]["taken"] - 12
+  assert ahead >= 2
+  (tmp_path / "results.json").unlink()
+  assert loop.train_and_evaluate(config, tmp_path)["test"] == results["test"]
+
+
+def test_rollback_ends_when_other_data_does_not_help(tmp_path):
+  with poisoned(*range(5, 99)), pytest.raises(Diverged, match="the checkpoint of step 3 is the"):
+    loop.train_and_evaluate(tiny.config(nan_policy="rollback", **SETTINGS), tmp_path)
+
+
+def test_a_guard_counts_in_a_row():
+  told = []
+  guard = Guard("skip", told.append)
+  bad, good = {"finite": jnp.bool_(False)}, {"finite": jnp.bool_(True)}
+  for step in range(1, 3 * MAX_SKIPPED + 1):
+    guard.update(step, good if step % MAX_SKIPPED == 0 else bad)
+  guard.flush()
+  assert guard.bad_step is None and len(told) == 3 * (MAX_SKIPPED - 1)
+  for step in range(100, 100 + MAX_SKIPPED):
+    guard.update(step, bad)
+  guard.flush()
+  assert guard.bad_step == 100
