@@ -108,6 +108,7 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
     accum_steps=plan.accum_steps,
     frozen=plan.frozen,
     ema_decay=plan.ema_decay,
+    skip_bad_steps=plan.nan_policy == "skip",
     state_shardings=jax.tree.map(lambda x: x.sharding, target),
     fixed_shardings=fixed_shardings,
   )

@@ -1,0 +1,100 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a dry run compiles is the step that training runs, without its data and its weights."""
+
+import jax
+import pytest
+
+from vit_jax.cli import configuration
+from vit_jax.dry_run import chips, report, step
+from vit_jax.training import loop
+from vit_jax.training import mesh as mesh_lib
+
+ONE = chips.parse("cpu:1")
+QUICK = ["--config=configs/quickstart.py", "--config.model.num_layers=1"]
+
+
+class Reached(Exception):
+  """A step was about to be made."""
+
+
+def captured(monkeypatch, module, run):
+  """What a module gives to `make_train_step`."""
+
+  def make_train_step(*arguments, **options):
+    raise Reached(arguments, options)
+
+  monkeypatch.setattr(module, "make_train_step", make_train_step)
+  with pytest.raises(Reached) as reached:
+    run()
+  return reached.value.args
+
+
+@pytest.mark.parametrize(
+  "overrides",
+  [
+    ["--config.accum_steps=2", "--config.nan_policy=skip"],
+    ["--config.ema_decay=0.99", "--config.frozen=embedding", "--config.mixup=0.2"],
+  ],
+)
+def test_the_step_is_made_as_training_makes_it(monkeypatch, tmp_path, overrides):
+  # Scanned here, since a dry run always is.
+  config = configuration.parse([*QUICK, "--config.model.scan_layers=True", *overrides])
+  theirs, their_options = captured(
+    monkeypatch, loop, lambda: loop.train_and_evaluate(config, tmp_path / "run")
+  )
+  plan, notes = report.prepare(config, ONE)
+  mesh = mesh_lib.make_mesh(plan.mesh, jax.devices()[:1])
+  classes, _ = report.find_classes(plan, None)
+  ours, our_options = captured(monkeypatch, step, lambda: step.trace(plan, mesh, classes))
+  assert (classes, notes) == (10, ())
+  assert len(ours) == len(theirs) and {*our_options} == {*their_options}
+  for name, value in their_options.items():
+    assert our_options[name] == value, name
+  # Objective, optimizer and schedule are closures: the same function, over the same values.
+  assert ours[0].__code__ is theirs[0].__code__
+  values = lambda function: [cell.cell_contents for cell in function.__closure__]
+  assert values(ours[0]) == values(theirs[0])
+  assert ours[2](7) == theirs[2](7)
+
+
+def test_weights_are_not_read_and_a_data_set_need_not_be_there():
+  config = configuration.parse(
+    [
+      "--config=configs/augreg.py:Ti_16",
+      "--config.model.num_layers=1",
+      "--config.pretrained_dir=/nowhere",
+      "--config.pp.crop=32",
+      "--config.batch=4",
+      "--config.batch_eval=4",
+      "--config.accum_steps=1",
+    ]
+  )
+  plan, notes = report.prepare(config, ONE)
+  assert "weights to start from are not read: they have the same shapes" in notes
+  assert report.find_classes(plan, None) == (
+    1000,
+    "the registry's ViT-Ti_16: no data set is named",
+  )
+  assert report.find_classes(plan, 37) == (37, "--classes")
+  mesh = mesh_lib.make_mesh(plan.mesh, jax.devices()[:1])
+  traced = step.trace(plan, mesh, 37)
+  assert traced.target.params["head"]["kernel"].shape == (192, 37)
+  assert traced.arguments[1]["image"].shape == (4, 32, 32, 3)
+
+
+def test_a_teacher_is_part_of_the_step_without_its_weights():
+  teacher = ["--config.distill.teacher=ViT-Ti_16", "--config.distill.image_size=32"]
+  config = configuration.parse([*QUICK, *teacher])
+  plan, _ = report.prepare(config, ONE)
+  mesh = mesh_lib.make_mesh(plan.mesh, jax.devices()[:1])
+  with_teacher = step.trace(plan, mesh, 10)
+  plan, _ = report.prepare(configuration.parse(QUICK), ONE)
+  alone = step.trace(plan, mesh, 10)
+  assert with_teacher.parameters == alone.parameters
+  # Forwards only: 16-pixel patches of 32 pixels are 4, and the class token.
+  tokens, width = 5, 192
+  layer = 4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2
+  macs = 12 * layer + 4 * 16 * 16 * 3 * width + width * 10
+  operations = lambda traced: report.count_flops(traced, 10).model
+  assert operations(with_teacher) - operations(alone) == 2 * plan.batch * macs
