@@ -23,7 +23,7 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """Collectives of one kind over one group of devices.
+  """Collectives of one kind along the same axes.
 
   Attributes:
     kind: one of KINDS.
@@ -64,7 +64,7 @@ def read(program: hlo.Program, mesh_shape: Mapping[str, int]) -> list[Collective
     program: of a step whose devices are numbered as the mesh's flat array.
     mesh_shape: axis names and sizes, in the mesh's order.
   """
-  found: dict[tuple, list[int]] = {}
+  found: dict[tuple, Collective] = {}
   chains = set()
   for visit in program.visits():
     instruction = visit.instruction
@@ -83,11 +83,12 @@ def read(program: hlo.Program, mesh_shape: Mapping[str, int]) -> list[Collective
     groups = replica_groups(attributes, math.prod(mesh_shape.values()))
     group = _pair(attributes) if kind == "collective-permute" else groups[0]
     size = program.operand_bytes(visit) * (len(group) if kind == "all-gather" else 1)
-    entry = found.setdefault((kind, axes_of(group, mesh_shape), group), [0, 0])
-    entry[0] += visit.times
-    entry[1] += visit.times * size
-  collectives = [Collective(*key, *counted) for key, counted in found.items()]
-  return sorted(collectives, key=lambda collective: -collective.bytes)
+    axes = axes_of(group, mesh_shape)
+    before = found.get((kind, axes, len(group))) or Collective(kind, axes, group, 0, 0)
+    found[kind, axes, len(group)] = dataclasses.replace(
+      before, count=before.count + visit.times, bytes=before.bytes + visit.times * size
+    )
+  return sorted(found.values(), key=lambda collective: -collective.bytes)
 
 
 def axes_of(group: Sequence[int], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
