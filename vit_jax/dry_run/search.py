@@ -43,9 +43,8 @@ class Layout:
 
   def applied(self, plan: plan_lib.Plan) -> plan_lib.Plan:
     sizes = dict(data=self.data, fsdp=self.fsdp, tensor=self.tensor)
-    plan = dataclasses.replace(
-      plan, accum_steps=self.accum_steps, mesh=dataclasses.replace(plan.mesh, **sizes)
-    )
+    mesh = dataclasses.replace(plan.mesh, **sizes)
+    plan = dataclasses.replace(plan, accum_steps=self.accum_steps, mesh=mesh)
     return step.with_fields(plan, remat=self.remat) if self.remat else plan
 
   def overrides(self, plan: plan_lib.Plan) -> list[str]:
@@ -196,7 +195,7 @@ def search(
   if tries < 1:
     raise UserError(f"--tries={tries} should be at least 1.")
   devices = chips.devices(topology)
-  plan, notes = report.prepare(config, topology)
+  plan, notes = report.prepare(config, topology, {"replica": topology.slices})
   num_classes, classes_from = report.find_classes(plan, classes)
   layouts = candidates(plan, topology)
   needs = measure(plan, num_classes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import time
 from typing import Any
@@ -191,8 +192,8 @@ def _teacher(plan: Plan, num_classes: int) -> Any:
   from vit_jax.training.teacher import Teacher
 
   name, size = plan.distill.teacher, plan.distill.image_size
-  run = restore.read_run(name) if "/" in name or "." in name else None
-  if run is not None:
+  if os.path.isdir(name) or "://" in name:  # As `training.teacher` tells them apart.
+    run = restore.existing_run(name)
     model, pp = run.create_model(), run.preprocessing
     pp = pp.at(size) if size else pp
   else:
