@@ -149,11 +149,9 @@ def prepare(
   if not plan.from_scratch or plan.init != plan_lib.InitPlan():
     notes.append("weights to start from are not read: they have the same shapes")
   plan = step.from_scratch(plan)
-  if step.has_field(plan, "scan_layers"):
-    scanned = step.with_fields(plan, scan_layers=True)
-    if scanned.model.overrides != plan.model.overrides:
-      notes.append("model.scan_layers=True, so that compiling takes as long for any depth")
-    plan = scanned
+  if False in step.field_values(plan, "scan_layers"):
+    notes.append("model.scan_layers=True, so that compiling takes as long for any depth")
+    plan = step.with_fields(plan, scan_layers=True)
   sizes = {"replica": topology.slices} if topology.slices > 1 else {}
   plan = dataclasses.replace(plan, mesh=dataclasses.replace(plan.mesh, **{**sizes, **(mesh or {})}))
   return plan, tuple(notes)
@@ -245,11 +243,10 @@ def make_mesh(
 
 def count_flops(traced: step.Step, num_classes: int) -> flops.Flops:
   """Counts a step's operations, and traces it once more if it computes anything twice."""
-  plain = step.with_fields(traced.plan, remat="none")
-  if not step.has_field(plain, "remat") or plain.model == traced.plan.model:
+  if step.field_values(traced.plan, "remat") <= {"none"}:
     return flops.count(traced.jaxpr)
-  without = step.trace(plain, traced.mesh, num_classes)
-  return flops.count(traced.jaxpr, without.jaxpr)
+  plain = step.with_fields(traced.plan, remat="none")
+  return flops.count(traced.jaxpr, step.trace(plain, traced.mesh, num_classes).jaxpr)
 
 
 @dataclasses.dataclass(frozen=True)

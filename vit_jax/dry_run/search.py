@@ -102,7 +102,7 @@ class Needs:
     ring = lambda n: (n - 1) / n
     weights = 2.0 * self.parameters / layout.tensor
     gathers = 3 * weights * ring(layout.fsdp) * layout.accum_steps
-    reduces = 2 * 2 * weights / layout.fsdp * ring(layout.data) * layout.accum_steps
+    reduces = 2 * weights / layout.fsdp * ring(layout.data) * layout.accum_steps
     split = 2 * self.activations * layout.tensor * examples * ring(layout.tensor)
     return compute + memory + (gathers + reduces + split) / link
 
@@ -219,7 +219,7 @@ def candidates(plan: plan_lib.Plan, topology: chips.Topology) -> list[Layout]:
   model = registry.create_model(plan.model.name, **plan.model.overrides)
   heads = getattr(model, "num_heads", None)
   tensors = [t for t in powers if t == 1 or (isinstance(heads, int) and heads % t == 0 and t <= 8)]
-  remats = REMATS if step.has_field(plan, "remat") else (None,)
+  remats = REMATS if step.field_values(plan, "remat") else (None,)
   found = []
   for tensor in tensors:
     for fsdp in powers:
@@ -257,6 +257,9 @@ def try_out(
   trials: list[Trial] = []
   factor: dict[str | None, float] = {}  # Of the estimates, by remat, as compiled ones turned out.
   left = tries
+  # Not all of them for the meshes of one share and remat, which differ least.
+  meshes = max(1, math.ceil(tries / 3))
+  compiled_of: dict[tuple, int] = {}
   for layout in sorted(layouts, key=seconds.get):
     about = expect[layout], seconds[layout]
     likely = expect[layout] * factor.get(layout.remat, 1 / _MARGIN)
@@ -267,8 +270,11 @@ def try_out(
     elif likely > room:
       why = f"about {likely / 2**30:,.0f} GiB of {room / 2**30:,.0f}"
       trials.append(Trial(layout, *about, "pruned", why))
+    elif compiled_of.get((layout.remat, layout.per_chip), 0) == meshes and left:
+      why = f"{meshes} with this share and remat were compiled"
+      trials.append(Trial(layout, *about, "not tried", why))
     elif left == 0:
-      trials.append(Trial(layout, *about, "not tried", f"{tries} were compiled"))
+      trials.append(Trial(layout, *about, "not tried", f"{tries} others were compiled"))
     else:
       try:
         compiled = compile_layout(layout)
@@ -276,6 +282,8 @@ def try_out(
         trials.append(Trial(layout, *about, "refused", str(error)))
         continue
       left -= 1
+      kind = (layout.remat, layout.per_chip)
+      compiled_of[kind] = compiled_of.get(kind, 0) + 1
       trials.append(Trial(layout, *about, "compiled", "", compiled))
       factor[layout.remat] = compiled.memory.total / expect[layout]
   return trials
@@ -293,7 +301,7 @@ def _needs_more(layout: Layout, trial: Trial) -> bool:
 
 def measure(plan: plan_lib.Plan, num_classes: int) -> Needs:
   """Traces the loss of a plan with each kind of rematerialisation."""
-  remats = REMATS if step.has_field(plan, "remat") else (None,)
+  remats = REMATS if step.field_values(plan, "remat") else (None,)
   residuals, operations = {}, {}
   for remat in remats:
     applied = step.with_fields(plan, remat=remat) if remat else plan

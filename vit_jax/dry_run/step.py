@@ -49,11 +49,11 @@ def with_fields(plan: Plan, **fields: Any) -> Plan:
   return dataclasses.replace(plan, model=ModelPlan(plan.model.name, overrides))
 
 
-def has_field(plan: Plan, name: str) -> bool:
-  """Whether `with_fields` changes anything for this name."""
+def field_values(plan: Plan, name: str) -> set[Any]:
+  """What this field is in the model, or in its towers; empty where none has it."""
   model = registry.create_model(plan.model.name, **plan.model.overrides)
   towers = [model.img, model.txt] if registry.get_entry(plan.model.name).text else [model]
-  return any(name in registry.model_fields(type(tower)) for tower in towers)
+  return {getattr(t, name) for t in towers if name in registry.model_fields(type(t))}
 
 
 @dataclasses.dataclass(frozen=True)
