@@ -131,6 +131,28 @@ ENTRY %main (a: bf16[4,8], b: f32[64]) -> f32[16] {
   }
 
 
+def test_between_slices_what_is_handed_to_the_host_counts():
+  text = """\
+HloModule m
+
+ENTRY %main (a: bf16[44,8,128]) -> bf16[44,8,128] {
+  %a = bf16[44,8,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %t = token[] after-all()
+  %send.1 = (bf16[44,8,128]{2,1,0}, u32[], token[]) send(%a, %t), channel_id=2, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv.1 = (bf16[44,8,128]{2,1,0}, u32[], token[]) recv(%t), channel_id=1, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %d = token[] send-done(%send.1), channel_id=2, is_host_transfer=true
+  %e = (bf16[44,8,128]{2,1,0}, token[]) recv-done(%recv.1), channel_id=1, is_host_transfer=true
+  ROOT %out = bf16[44,8,128]{2,1,0} get-tuple-element(%e), index=0
+}
+"""
+  mesh = {"replica": 2, "data": 2, "fsdp": 2, "tensor": 1}
+  (found,) = collectives.read(hlo.Program(text), mesh, slices=2)
+  assert (found.kind, found.axes, found.group) == ("all-reduce", ("replica",), (0, 4))
+  assert (found.count, found.bytes) == (1, 44 * 8 * 128 * 2)
+
+
 @pytest.mark.parametrize(
   "written, groups",
   [

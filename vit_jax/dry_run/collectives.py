@@ -5,6 +5,7 @@
 Of an asynchronous pair (`all-gather-start`, `all-gather-done`) the start is counted. The TPU
 compiler also spreads a collective over several fusions, which carry one `chain_id`, and writes a
 reduce-scatter as an all-reduce in a fusion named `all-reduce-scatter`; both count as what they are.
+Between slices it hands a collective's data to the host, in a `send` that says what for.
 """
 
 from __future__ import annotations
@@ -57,21 +58,29 @@ class Collective:
     return factor * self.bytes
 
 
-def read(program: hlo.Program, mesh_shape: Mapping[str, int]) -> list[Collective]:
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+
+
+def read(program: hlo.Program, mesh_shape: Mapping[str, int], slices: int = 1) -> list[Collective]:
   """All collectives of a program, largest bytes first.
 
   Args:
     program: of a step whose devices are numbered as the mesh's flat array.
     mesh_shape: axis names and sizes, in the mesh's order.
+    slices: that the mesh's first axis goes over.
   """
+  devices = math.prod(mesh_shape.values())
   found: dict[tuple, Collective] = {}
   chains = set()
   for visit in program.visits():
     instruction = visit.instruction
     kind = instruction.opcode.removesuffix("-start")
+    attributes = instruction.attributes
+    between = _BETWEEN_SLICES.search(attributes) if kind == "send" else None
+    if between:
+      kind = between[1].lower().replace("_", "-")
     if kind not in KINDS:
       continue
-    attributes = instruction.attributes
     if chain := re.search(r'chain_id="(\d+)"', attributes):
       channel = re.search(r"channel_id=(\d+)", attributes)
       key = (visit.loop, chain[1], channel and channel[1])
@@ -80,8 +89,12 @@ def read(program: hlo.Program, mesh_shape: Mapping[str, int]) -> list[Collective
       chains.add(key)
     if kind == "all-reduce" and visit.computation.startswith("all-reduce-scatter"):
       kind = "reduce-scatter"
-    groups = replica_groups(attributes, math.prod(mesh_shape.values()))
-    group = _pair(attributes) if kind == "collective-permute" else groups[0]
+    if between:
+      group = tuple(range(0, devices, devices // slices))
+    elif kind == "collective-permute":
+      group = _pair(attributes)
+    else:
+      group = replica_groups(attributes, devices)[0]
     size = program.operand_bytes(visit) * (len(group) if kind == "all-gather" else 1)
     axes = axes_of(group, mesh_shape)
     before = found.get((kind, axes, len(group))) or Collective(kind, axes, group, 0, 0)

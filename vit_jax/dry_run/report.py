@@ -191,7 +191,7 @@ def examine(
   found, moved, estimate = (), None, None
   if compiled.hlo:
     program = hlo.Program(compiled.hlo)
-    found = tuple(collectives.read(program, mesh.shape))
+    found = tuple(collectives.read(program, mesh.shape, topology.slices))
     moved = traffic.bytes_accessed(program)
     if topology.chip:
       estimate = roofline.estimate(
