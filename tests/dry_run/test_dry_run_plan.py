@@ -146,6 +146,9 @@ def test_mistakes_are_one_sentence(capsys, monkeypatch):
   assert "sides are" in refused("--topology=v5e:4x5")
   assert "write sizes of replica, data" in refused("--topology=cpu:1", "--mesh=model=2")
   assert "name a TPU slice" in refused("--topology=cpu:1", "--search")
+  for ignored in (["--tries=3"], ["--search", "--mesh=fsdp=2"], ["--search", "--parameters"]):
+    assert "has no effect" in refused("--topology=v5e:2x2", *ignored)
+  assert "--classes=0" in refused("--topology=cpu:1", "--classes=0")
   assert "no config key 'bach'" in refused("--topology=cpu:1", "--config.bach=2")
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   assert 'pip install "vit_jax[tpu]"' in refused("--topology=v5e:4x4")

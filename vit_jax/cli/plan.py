@@ -31,14 +31,21 @@ def main(argv: list[str]) -> int:
   add("--slices", type=int, default=1, metavar="N", help="so many such slices (default: 1)")
   add("--mesh", default="", metavar="AXIS=N,...", help="axes replica, data, fsdp, tensor")
   add("--classes", type=int, metavar="N", help="where the data set is not here")
-  add("--search", action="store_true", help="looks for the fastest layout that fits")
-  add("--tries", type=int, default=8, metavar="N", help="layouts to compile (default: 8)")
+  add("--search", action="store_true", help="tries mesh, accum_steps and remat")
+  add("--tries", type=int, metavar="N", help="layouts that a search compiles (default: 8)")
   add("--parameters", action="store_true", help="also where each array of the state lies")
   add("--json", action="store_true", help="one JSON object instead of text")
   arguments, rest = parser.parse_known_args(argv)
 
   from vit_jax.dry_run import chips
+  from vit_jax.errors import UserError
 
+  idle = ("mesh", "parameters") if arguments.search else ("tries",)
+  for option in idle:
+    if getattr(arguments, option) not in (None, "", False):
+      has = "with" if arguments.search else "without"
+      raise UserError(f"--{option} has no effect {has} --search; remove it.")
+  mesh = chips.parse_mesh(arguments.mesh)
   topology = chips.parse(arguments.topology, arguments.slices)
   chips.prepare(topology)  # Before anything imports JAX.
 
@@ -47,10 +54,10 @@ def main(argv: list[str]) -> int:
 
   config = configuration.parse(rest)
   if arguments.search:
-    found = search.search(config, topology, classes=arguments.classes, tries=arguments.tries)
+    tries = 8 if arguments.tries is None else arguments.tries
+    found = search.search(config, topology, classes=arguments.classes, tries=tries)
     print(json.dumps(found.to_dict(), indent=1) if arguments.json else text.describe_search(found))
     return 0
-  mesh = chips.parse_mesh(arguments.mesh)
   found = report.dry_run(config, topology, mesh=mesh, classes=arguments.classes)
   if arguments.json:
     print(json.dumps(found.to_dict(parameters=arguments.parameters), indent=1))

@@ -159,6 +159,8 @@ def prepare(
 
 def find_classes(plan: plan_lib.Plan, classes: int | None) -> tuple[int, str]:
   """How many classes the model gets, and who says so."""
+  if classes is not None and classes < 1:
+    raise UserError(f"--classes={classes} should be at least 1.")
   if plan.text:
     return 0, "texts instead of classes"
   if plan.dataset != _UNNAMED:
