@@ -25,7 +25,7 @@ CONFIG = """
 import tiny_run
 def get_config():
   config = tiny_run.config(**{changes!r})
-  config.mesh = dict(data=-1, fsdp={fsdp}, tensor={tensor})
+  config.mesh = dict(data=-1, fsdp={fsdp}, tensor={tensor}, max_whole=1.0)
   return config
 """
 
