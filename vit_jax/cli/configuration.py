@@ -8,7 +8,7 @@ import pathlib
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from vit_jax.errors import UserError, nearest
 
@@ -39,8 +39,8 @@ def find_config(path: str) -> pathlib.Path:
 def known_keys(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
   """All keys of a config with their sections, as in "pp.crop"."""
   keys = []
-  for key in config:
-    value = config.get_ref(key).get()
+  for key, value in config.items(preserve_field_references=True):
+    value = value.get() if isinstance(value, config_dict.FieldReference) else value
     keys.append(prefix + key)
     if isinstance(value, ml_collections.ConfigDict):
       keys += known_keys(value, f"{prefix}{key}.")
