@@ -166,10 +166,12 @@ def prepare(topology: Topology) -> None:
     os.environ["XLA_FLAGS"] = " ".join(flags)
     return
   # Otherwise libtpu asks the metadata server of a Google Cloud machine what it runs on, and says at
-  # length that there is none; and it allows one process on a machine, which would own its TPUs.
+  # length that there is none; and it allows one process on a machine, which would own its TPUs. A
+  # program for chips that are not here can be kept in JAX's cache, but not be read from it.
   quiet = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
