@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a dry run compiles is the step that training runs, without its data and its weights."""
 
+import dataclasses
+
 import jax
 import pytest
 
 from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, report, step
-from vit_jax.training import loop
+from vit_jax.training import loop, sharding
 from vit_jax.training import mesh as mesh_lib
 
 ONE = chips.parse("cpu:1")
@@ -98,3 +100,32 @@ def test_a_teacher_is_part_of_the_step_without_its_weights():
   macs = 12 * layer + 4 * 16 * 16 * 3 * width + width * 10
   operations = lambda traced: report.count_flops(traced, 10).model
   assert operations(with_teacher) - operations(alone) == 2 * plan.batch * macs
+
+
+@pytest.mark.parametrize(
+  "message, temporaries, total",
+  [
+    ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", None, 20.5 * 2**30),
+    (
+      "Ran out of memory on HBM, the total memory required for HLO temporaries (268.90G) exceeds "
+      "available HBM (15.75G).",
+      int(268.9 * 2**30),
+      None,  # With the arguments.
+    ),
+  ],
+)
+def test_a_refusal_of_the_compilers_is_a_report(message, temporaries, total):
+  plan, _ = report.prepare(configuration.parse(QUICK), ONE)
+  mesh = mesh_lib.make_mesh(plan.mesh, jax.devices()[:1])
+
+  class Traced:
+    def lower(self):
+      raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {message}")
+
+  traced = dataclasses.replace(step.trace(plan, mesh, 10), traced=Traced())
+  compiled = step.compile_step(traced)
+  state = sum(row.device_bytes for row in sharding.summary(traced.target, mesh))
+  arguments = state + plan.batch * (32 * 32 + 4)
+  assert compiled.refused and compiled.memory.arguments == arguments
+  assert compiled.memory.temporaries == temporaries
+  assert compiled.memory.total == (total or arguments + temporaries)

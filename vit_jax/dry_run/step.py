@@ -212,10 +212,10 @@ class Memory:
     aliased: of the outputs, that take the place of arguments, since the state is donated.
     temporaries: activations, gradients and all else that lives within the step.
     code: the program itself.
-    total: all together; the only one known (others None) where the compiler found it too much.
+    total: all together. Where the compiler found it too much, the others may be unknown (None).
   """
 
-  arguments: int | None
+  arguments: int
   outputs: int | None
   aliased: int | None
   temporaries: int | None
@@ -240,7 +240,8 @@ class Compiled:
   seconds: float
 
 
-_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of")
+# Two sentences of the TPU compiler's, of all of a program or of its temporaries alone.
+_TOO_MUCH = re.compile(r"(?:Used |HLO temporaries \()(?P<size>[\d.]+)(?P<unit>[KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -250,12 +251,9 @@ def compile_step(step: Step) -> Compiled:
   try:
     compiled = step.traced.lower().compile()
   except jax.errors.JaxRuntimeError as error:
-    used = _USED.search(str(error))
-    if used is None or "RESOURCE_EXHAUSTED" not in str(error):
+    if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    total = int(float(used["used"]) * _UNITS[used["unit"]])
-    memory = Memory(None, None, None, None, None, total)
-    return Compiled(memory, True, "", time.monotonic() - started)
+    return Compiled(_refused(step, str(error)), True, "", time.monotonic() - started)
   sizes = compiled.memory_analysis()
   arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
   aliased, temporaries = sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
@@ -269,3 +267,18 @@ def compile_step(step: Step) -> Compiled:
     arguments + outputs - aliased + temporaries + code,
   )
   return Compiled(memory, False, compiled.as_text(), time.monotonic() - started)
+
+
+def _refused(step: Step, message: str) -> Memory:
+  """What is known of the memory of a step that the compiler finds no room for."""
+  arguments = sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(step.arguments)
+  )
+  found = _TOO_MUCH.search(message)
+  if found is None:
+    return Memory(arguments, None, None, None, None, arguments)
+  size = int(float(found["size"]) * _UNITS[found["unit"]])
+  if message[found.start() :].startswith("Used"):
+    return Memory(arguments, None, None, None, None, size)
+  return Memory(arguments, None, None, size, None, arguments + size)

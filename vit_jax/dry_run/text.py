@@ -59,19 +59,21 @@ def _products(report: Report) -> str:
 
 def _memory(report: Report) -> str:
   memory, chip = report.memory, report.topology.chip
-  rows = []
-  if memory.arguments is not None:
-    rows = [
-      ("arguments", _gib(memory.arguments), "state and batch"),
-      ("outputs", _gib(memory.outputs), "state and metrics"),
-      ("  in place", _gib(-memory.aliased), "of arguments, which are donated"),
-      ("temporaries", _gib(memory.temporaries), "activations, gradients and the like"),
-      ("program", _gib(memory.code), ""),
-    ]
+  rows = [
+    (name, _gib(size), what)
+    for name, size, what in (
+      ("arguments", memory.arguments, "state and batch"),
+      ("outputs", memory.outputs, "state and metrics"),
+      ("  in place", memory.aliased and -memory.aliased, "of arguments, which are donated"),
+      ("temporaries", memory.temporaries, "activations, gradients and the like"),
+      ("program", memory.code, ""),
+    )
+    if size is not None
+  ]
   verdict = ""
   if chip:
     verdict = f"of {_gib(chip.memory)}: {'fits' if report.fits else 'DOES NOT FIT'}"
-    if memory.arguments is None:
+    if memory.outputs is None:
       verdict += ", says the compiler"
   rows.append(("total", _gib(memory.total), verdict))
   return table(("memory of a device", "GiB>", ""), rows)
