@@ -41,7 +41,7 @@ Of 10 images a class, taught by a small BiT that has seen all of them:
         --config.distill.teacher=runs/bit-digits
 
 Test accuracy of the first is 98.6% with seed 0, in 3 minutes on two busy cores (AMD EPYC). Of the
-second, over seeds 0 to 4, 94.1% +- 0.9 alone, 95.2% +- 1.6 by hard and 95.4% +- 1.1 by soft labels
+second, over seeds 0 to 4, 94.1% +- 0.9 alone, 95.7% +- 0.5 by hard and 97.4% +- 0.5 by soft labels
 (the teacher has 99.7%), by benchmarks/distillation.py.
 """
 
@@ -106,6 +106,7 @@ def digits(*, distilled: bool = False) -> ml_collections.ConfigDict:
     config.baseline = config_dict.placeholder(str)
     config.mixup = 0.8
     config.cutmix = 1.0
+    config.distill.weight = 0.9  # The teacher knows far more than the labels.
     return config
   config.mixup = 0.2
   config.cutmix = 0.2
