@@ -5,9 +5,9 @@ r"""How long does saving hold up training?
     python benchmarks/saving.py
 
 Trains a ViT-S (21 M parameters, AdamW: 0.26 GB of state) on scikit-learn's digits, with a
-checkpoint every 50 steps and with none but the last, by turns. Prints the share of the training time that the
-loop spent in `Checkpointer.save` (it copies the state, waits for the save before if that is not
-complete, and starts the next), and the time of both kinds of run.
+checkpoint every 50 steps and with none but the last, by turns. Prints the share of the training
+time that the loop spent in `Checkpointer.save` (it copies the state, waits for the save before if
+that is not complete, and starts the next), and the time of both kinds of run.
 """
 
 import argparse

@@ -59,8 +59,8 @@ def make_mesh(
     )
   if total < len(devices) and devices[0].platform == "tpu":
     raise UserError(
-      f"config.mesh ({written}) leaves out {len(devices) - total} of {len(devices)} TPU chips, which "
-      "the links between them do not allow; set one of its axes to -1."
+      f"config.mesh ({written}) leaves out {len(devices) - total} of {len(devices)} TPU chips, "
+      "which the links between them do not allow; set one of its axes to -1."
     )
   slices = len({getattr(device, "slice_index", 0) for device in devices[:total]})
   if slices > 1 and shape["replica"] % slices:
