@@ -19,6 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
+# Its threads wait for work in a loop, and take from the other workers what they don't use.
+torch.set_num_threads(1)
+
 # The torchvision wheel expects C++ operators that a CPU-only torch does not bring. timm needs only
 # the import, so the names are declared here; calling one would still fail, loudly.
 _LIBRARY = torch.library.Library("torchvision", "DEF")
