@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
-import conftest  # noqa: F401  (makes torchvision importable beside a CPU-only torch)
+import cpu_torchvision  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np

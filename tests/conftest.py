@@ -1,6 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: a CPU backend, and torchvision made importable beside a CPU-only torch."""
+"""What all tests share: a CPU backend, quick compilation, and an importable torchvision."""
 
 import os
 import tempfile
@@ -17,19 +17,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # The workers inherit it.
   os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import cpu_torchvision  # noqa: F401
 import torch
 
 # Its threads wait for work in a loop, and take from the other workers what they don't use.
 torch.set_num_threads(1)
-
-# The torchvision wheel expects C++ operators that a CPU-only torch does not bring. timm needs only
-# the import, so the names are declared here; calling one would still fail, loudly.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _signature in (
-  "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-  "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-  try:
-    _LIBRARY.define(_signature)
-  except RuntimeError:  # Already there: a torchvision built for this torch.
-    break
