@@ -55,7 +55,7 @@ def test_models_table_and_json(capsys):
 def run(tmp_path_factory):
   """A short run on digits."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
-  settings = ["--config.total_steps=400", "--config.warmup_steps=10", "--config.eval_every=200"]
+  settings = ["--config.total_steps=150", "--config.warmup_steps=10", "--config.eval_every=75"]
   argv = ["train", "--config=configs/quickstart.py", f"--workdir={workdir}", *settings, *SMALL]
   assert app.main(argv) == 0
   return workdir
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
 
 def test_results_and_curves(run):
   results = json.loads((run / "results.json").read_text())
-  assert results["steps"] == 400 and results["test"]["examples"] == 360
+  assert results["steps"] == 150 and results["test"]["examples"] == 360
   assert results["val"]["examples"] == 180 and results["images_per_second"] > 0
   assert 0.5 < results["test"]["accuracy"] <= results["test"]["top5"] <= 1
   assert Image.open(run / "curves.png").size[0] > 300

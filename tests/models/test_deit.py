@@ -75,7 +75,7 @@ def test_gradients_reach_every_parameter(name, scan):
   def loss(params):
     return jnp.mean(model.apply({"params": params}, IMAGES, train=True) ** 2)
 
-  grads = flax.traverse_util.flatten_dict(jax.grad(loss)(variables["params"]), sep="/")
+  grads = flax.traverse_util.flatten_dict(jax.jit(jax.grad(loss))(variables["params"]), sep="/")
   if name == "DeiT3-S_16":
     assert sum("LayerScale" in path for path in grads) == (2 if scan else 4)
   for path, grad in grads.items():

@@ -117,7 +117,10 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+  "name",
+  [n if n == "SwinV2-T-w8" else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED],
+)
 def test_costs_are_the_published_ones(name):
   model = vit_jax.create_model(name)
   # The position biases are computed once for all images, and not counted by the authors.

@@ -94,8 +94,10 @@ def test_unpooled_gives_the_pooled_logits_token_by_token():
   assert relative_error(ours, theirs) < 1e-6
 
 
-@pytest.mark.parametrize("position_embedding", ["learned_1d", "relative"])
-@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+@pytest.mark.parametrize(
+  "position_embedding, remat",
+  [("learned_1d", "none"), ("relative", "full"), ("learned_1d", "dots")],
+)
 def test_scan_and_loop_agree_from_the_same_weights(position_embedding, remat):
   model, variables = tiny(position_embedding=position_embedding)
   params = dict(variables["params"])

@@ -145,6 +145,7 @@ def test_kill_9_changes_nothing(finished_with_mixup, tmp_path, caplog, moment, c
   _assert_same_run(tmp_path / "run", results, finished_with_mixup)
 
 
+@pytest.mark.slow
 def test_kill_9_changes_nothing_of_two_towers(tmp_path, caplog):
   finished = tmp_path / "finished", train_and_evaluate(small_lit.config(), tmp_path / "finished")
   results = _killed_and_continued("lit", tmp_path / "run", "training", "[46]", caplog)
