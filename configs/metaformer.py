@@ -20,8 +20,8 @@ From scratch, offline, on scikit-learn's handwritten digits:
 
     vit-jax train --config=configs/metaformer.py:digits --workdir=runs/poolformer-digits
 
-Test accuracy 98.3% with seed 0 (1-nearest-neighbour: 98.1%), in 3.3 minutes on two cores (AMD EPYC)
-that were busy with other work.
+Test accuracy 98.3%, 98.6% and 98.6% with seeds 0, 1 and 2 (1-nearest-neighbour: 98.1%), in 3.3
+minutes on two cores (AMD EPYC) that were busy with other work.
 """
 
 import ml_collections

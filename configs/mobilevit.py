@@ -22,8 +22,8 @@ From scratch, offline, on scikit-learn's handwritten digits:
 
     vit-jax train --config=configs/mobilevit.py:digits --workdir=runs/mobilevit-digits
 
-Test accuracy 99.2% with seed 0 (1-nearest-neighbour: 98.1%), in 3 minutes on two cores (AMD EPYC)
-that were busy with other work.
+Test accuracy 99.2%, 100.0% and 98.9% with seeds 0, 1 and 2 (1-nearest-neighbour: 98.1%), in 3
+minutes on two cores (AMD EPYC) that were busy with other work.
 """
 
 import ml_collections

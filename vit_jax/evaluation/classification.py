@@ -122,13 +122,13 @@ def batches_of(
   """This process's batches of each split that is not None; `options` are the loader's.
 
   They have one size, so that a step compiles once: `batch` over all processes, or what the largest
-  split fills.
+  split fills, to the nearest that the devices divide.
   """
   devices = mesh_lib.data_parallelism(mesh)
   share, shares = mesh_lib.reader(mesh)
   present = {name: source for name, source in splits.items() if source is not None}
   largest = max(map(len, present.values()), default=0)
-  size = min(batch, math.ceil(largest / devices) * devices)
+  size = devices * max(1, min(batch // devices, math.ceil(largest / devices)))
   return {
     name: loader.eval_batches(
       source,

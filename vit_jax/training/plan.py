@@ -200,16 +200,11 @@ class Plan:
     return dataclasses.replace(self, pp=dataclasses.replace(self.pp, train="train", **own))
 
   def check_devices(self, count: int) -> None:
-    """Raises `UserError` unless `count` devices along the data axis divide the batches."""
+    """Raises `UserError` unless `count` devices along the batch's axes divide it."""
     if self.batch % (count * self.accum_steps):
       raise UserError(
         f"batch={self.batch} is not a multiple of devices x accum_steps = {count} x "
         f"{self.accum_steps}; use a multiple of {count * self.accum_steps}."
-      )
-    if self.batch_eval % count:
-      raise UserError(
-        f"batch_eval={self.batch_eval} is not a multiple of the {count} devices; "
-        f"use a multiple of {count}."
       )
 
   def to_dict(self) -> dict[str, Any]:
