@@ -127,6 +127,12 @@ def test_survives_json():
   assert differences(saved, plan) == []
 
 
+def test_a_run_may_continue_on_another_mesh():
+  saved = make_plan(tiny.config()).to_dict()
+  mesh = dict(replica=2, fsdp=2, tensor=2, max_whole=0.1)
+  assert differences(saved, make_plan(tiny.config(mesh=mesh))) == []
+
+
 def test_differences_name_what_changed():
   saved = make_plan(tiny.config()).to_dict()
   other = make_plan(tiny.config(base_lr=0.5, model=dict(num_layers=2), threads=1, progress_every=7))

@@ -4,23 +4,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.training.plan import Plan
+from vit_jax.training.plan import MeshPlan, Plan
 
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
-  *(
-    "tfds_data_dir",
-    "shuffle_buffer",
-    "max_bad_fraction",
-    "nan_policy",
-    "stall_timeout",
-    "mesh",
-    "baseline",
-  ),
+  *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "stall_timeout"),
+  "baseline",
+  *(f"mesh.{field.name}" for field in dataclasses.fields(MeshPlan)),
   *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
 )
 
