@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -167,7 +168,7 @@ def train_and_evaluate(
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
 
     with (
-      _explaining_memory(plan, mesh),
+      _explaining_lack_of_room(plan, mesh),
       StopSignal() as stop,
       Progress(
         workdir,
@@ -258,10 +259,17 @@ def _due(step: int, every: int) -> bool:
 
 
 @contextlib.contextmanager
-def _explaining_memory(plan: plan_lib.Plan, mesh: jax.sharding.Mesh) -> Iterator[None]:
-  """Turns a device's lack of memory into a sentence that names what needs less."""
+def _explaining_lack_of_room(plan: plan_lib.Plan, mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """Turns a full disk, or a device's lack of memory, into a sentence that says what to do."""
   try:
     yield
+  except OSError as error:
+    if error.errno != errno.ENOSPC:
+      raise
+    raise UserError(
+      "the disk of the workdir is full; make room or use another workdir, and run the same command "
+      "to continue from the last checkpoint."
+    ) from error
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
