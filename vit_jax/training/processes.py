@@ -134,7 +134,7 @@ def ends_alone(command: str) -> Iterator[None]:
   except (UserError, Diverged) as error:
     print(f"vit-jax {command}: process {jax.process_index()}: {error}", file=sys.stderr)
     _end(error.exit_code)
-  except jax.errors.JaxRuntimeError as error:
+  except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # Of a step, or of a save.
     print(f"{error}\nvit-jax {command}: {lost()}", file=sys.stderr)
     _end(Lost.exit_code)
   except BaseException:
