@@ -12,12 +12,16 @@ import jax
 
 from vit_jax.errors import Diverged
 
+LAG = 8  # Steps that may be on their way to the device before the result of one is looked at.
 MAX_SKIPPED = 10  # In a row; then the parameters themselves are no good.
 MAX_ROLLBACKS = 3  # In a row without a new checkpoint between them.
 
 
 class Guard:
-  """Looks at each step's `finite` once it has arrived, and decides; never waits for the device.
+  """Looks at each step's `finite` some steps later, and decides.
+
+  Always `LAG` steps later, whether it has arrived sooner or not: several processes have to decide
+  alike at the same step, or one would go back while the others wait for it.
 
   Attributes:
     bad_step: the step that training cannot go on from, once known; None while it can.
@@ -32,9 +36,9 @@ class Guard:
     self.rollbacks = 0
 
   def update(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Notes that `step` was dispatched; looks at earlier ones that have arrived."""
+    """Notes that `step` was dispatched; looks at the one that was `LAG` steps before."""
     self._pending.append((step, metrics["finite"]))
-    while self._pending and self._pending[0][1].is_ready():
+    if len(self._pending) > LAG:
       self._look(*self._pending.popleft())
 
   def flush(self) -> None:

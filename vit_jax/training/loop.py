@@ -134,6 +134,7 @@ def train_and_evaluate(
   ).iterator()
 
   with (
+    _explaining_lack_of_room(plan, mesh),
     Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer,
     Stream(
       open_at,
@@ -168,7 +169,6 @@ def train_and_evaluate(
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
 
     with (
-      _explaining_lack_of_room(plan, mesh),
       StopSignal() as stop,
       Progress(
         workdir,
@@ -198,7 +198,7 @@ def train_and_evaluate(
         if guard.bad_step is not None:
           checkpointer.wait()
           if guard.goes_back(checkpointer.last_step):
-            step = checkpointer.last_step
+            step, state = checkpointer.last_step, None  # There may be no room for two.
             state = checkpointer.restore(step, target)
             progress.rewind(step)
             continue
@@ -248,9 +248,9 @@ def train_and_evaluate(
         "seconds": progress.timer["seconds"],
         "parameters": parameters,
       }
-  if jax.process_index() == 0:
-    progress_lib.plot_curves(workdir)
-    checkpointing.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+    if jax.process_index() == 0:
+      progress_lib.plot_curves(workdir)
+      checkpointing.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
   return results
 
 
