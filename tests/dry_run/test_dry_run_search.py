@@ -9,7 +9,9 @@ import pytest
 from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, report, search
 from vit_jax.errors import UserError
+from vit_jax.training import plan as plan_lib
 
+PLAIN = dict(dataset="digits", total_steps=1, warmup_steps=0, batch=8)
 WIDTH, MLP, LAYERS, PATCH, SIZE, CLASSES = 64, 256, 3, 8, 32, 10
 
 
@@ -127,3 +129,18 @@ def test_nothing_fits(small):
   found = search.try_out(layouts, needs, topology, compile_layout, 1000)
   assert search.Search(plan, topology, tuple(found)).best is None
   assert len(calls) < len(layouts) / 4
+
+
+def test_only_towers_that_have_it_are_rematerialised():
+  layout = search.Layout(1, 1, 1, 1, "full", 8)
+  shown = lambda name: layout.overrides(plan_lib.make_plan({**PLAIN, "model": {"name": name}}))[-2:]
+  towers = ["--config.model.img.remat=full", "--config.model.txt.remat=full"]
+  assert shown("LiT-L16S") == towers
+  assert shown("LiT-B16B") == ["--config.accum_steps=1", towers[0]]  # BERT has no such field.
+
+
+def test_a_layer_is_a_share_of_what_is_left_for_the_way_back():
+  mixer = dict(name="Mixer-S_16", hidden_dim=32, num_blocks=4, tokens_mlp_dim=16)
+  plan = plan_lib.make_plan({**PLAIN, "model": mixer, "pp": dict(crop=32)})
+  needs = search.measure(plan, CLASSES)
+  assert needs.block == (needs.residuals["none"] - needs.residuals["full"]) / 4

@@ -53,8 +53,9 @@ class Layout:
     given = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
     given.append(f"--config.accum_steps={self.accum_steps}")
     if self.remat:
-      towers = ("img.", "txt.") if registry.get_entry(plan.model.name).text else ("",)
-      given += [f"--config.model.{tower}remat={self.remat}" for tower in towers]
+      fields = step.with_fields(plan, remat=self.remat).model.overrides
+      towers = [f"{tower}." for tower in ("img", "txt") if "remat" in fields.get(tower, ())]
+      given += [f"--config.model.{tower}remat={self.remat}" for tower in towers or [""]]
     return given
 
 
@@ -315,8 +316,8 @@ def measure(plan: plan_lib.Plan, num_classes: int) -> Needs:
     (sharding.path_of(path), x.shape, math.prod(x.shape) * x.dtype.itemsize)
     for path, x in jax.tree_util.tree_flatten_with_path(target)[0]
   )
-  layers = getattr(model, "num_layers", 1) or 1
-  layers = max(layers) if isinstance(layers, tuple) else layers
+  towers = [model.img, model.txt] if registry.get_entry(plan.model.name).text else [model]
+  layers = min(map(_layers, towers))
   width = getattr(model, "hidden_size", 0)
   tokens = math.prod(plan.pp.size) / math.prod(getattr(model, "patch_shape", lambda: (16, 16))())
   most = residuals[remats[0]]
@@ -328,3 +329,8 @@ def measure(plan: plan_lib.Plan, num_classes: int) -> Needs:
     operations=operations,
     activations=4 * layers * tokens * (width if isinstance(width, int) else 0) * 2,
   )
+
+
+def _layers(model: Any) -> int:
+  layers = getattr(model, "num_layers", None) or getattr(model, "num_blocks", 1)
+  return max(layers) if isinstance(layers, tuple) else layers
