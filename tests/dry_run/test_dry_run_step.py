@@ -85,6 +85,15 @@ def test_weights_are_not_read_and_a_data_set_need_not_be_there():
   assert traced.arguments[1]["image"].shape == (4, 32, 32, 3)
 
 
+def test_of_several_sizes_the_largest_is_compiled():
+  sizes = ["--config.pp.train_sizes=(32, 48)", "--config.pp.train_crop=random"]
+  model = ["--config.model.position_embedding=sincos_2d", "--config.model.classifier=gap"]
+  plan, notes = report.prepare(configuration.parse([*QUICK, *sizes, *model]), ONE)
+  assert notes[-1] == "images of 48 pixels, the largest of pp.train_sizes"
+  traced = step.trace(plan, mesh_lib.make_mesh(plan.mesh, jax.devices()[:1]), 10)
+  assert traced.arguments[1]["image"].shape == (plan.batch, 48, 48, 1)
+
+
 def test_a_teacher_is_part_of_the_step_without_its_weights():
   teacher = ["--config.distill.teacher=ViT-Ti_16", "--config.distill.image_size=32"]
   config = configuration.parse([*QUICK, *teacher])

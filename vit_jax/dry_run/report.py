@@ -152,6 +152,8 @@ def prepare(
   if False in step.field_values(plan, "scan_layers"):
     notes.append("model.scan_layers=True, so that compiling takes as long for any depth")
     plan = step.with_fields(plan, scan_layers=True)
+  if plan.pp.train_sizes:
+    notes.append(f"images of {max(plan.pp.train_sizes)} pixels, the largest of pp.train_sizes")
   sizes = {"replica": topology.slices} if topology.slices > 1 else {}
   plan = dataclasses.replace(plan, mesh=dataclasses.replace(plan.mesh, **{**sizes, **(mesh or {})}))
   return plan, tuple(notes)

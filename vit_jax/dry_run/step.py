@@ -154,8 +154,10 @@ def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, A
   """What `data.loader.TrainLoader` gives and `mesh.place_batch` places."""
   split = mesh_lib.batch_sharding(mesh)
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((plan.batch, *shape), dtype, sharding=split)
+  sides = plan.pp.train_sizes  # Of several sizes the largest needs the most.
+  size = (max(sides),) * 2 if sides else plan.pp.size
   batch = {
-    "image": array(jnp.uint8, *plan.pp.size, plan.pp.channels),
+    "image": array(jnp.uint8, *size, plan.pp.channels),
     "label": array(jnp.int32),
   }
   if plan.text:
