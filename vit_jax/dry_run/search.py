@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from vit_jax.training import restore, sharding
 log = logging.getLogger(__name__)
 
 REMATS = ("none", "dots", "full")  # From the most memory to the most operations.
-_MARGIN = 1.2  # An estimate of memory may be this much too high.
+MARGIN = 1.2  # An estimate of memory may be this much too high.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,14 @@ class Needs:
         gradients += part * (2 if layout.accum_steps > 1 else 1)
     kept = self.residuals[layout.remat] + (self.block if layout.remat in ("dots", "full") else 0)
     return state + gradients + kept * layout.per_chip / layout.tensor
+
+  def learned(self, layout: Layout, total: int, remats: Collection[str | None]) -> Needs:
+    """The same, with residuals of these kinds as the memory of a compiled layout shows them."""
+    rest = self.memory(dataclasses.replace(layout, per_chip=0))
+    factor = max(total - rest, 0) / ((self.memory(layout) - rest) or 1)
+    residuals = {k: v * factor if k in remats else v for k, v in self.residuals.items()}
+    block = self.block * factor if {"dots", "full"} & {*remats} else self.block
+    return dataclasses.replace(self, residuals=residuals, block=block)
 
   def seconds(self, layout: Layout, topology: chips.Topology, chip_count: int) -> float:
     """A step's time, for the order in which layouts are tried."""
@@ -263,7 +271,7 @@ def try_out(
   compiled_of: dict[tuple, int] = {}
   for layout in sorted(layouts, key=seconds.get):
     about = expect[layout], seconds[layout]
-    likely = expect[layout] * factor.get(layout.remat, 1 / _MARGIN)
+    likely = expect[layout] * factor.get(layout.remat, 1 / MARGIN)
     larger = next((t for t in trials if _needs_more(layout, t)), None)
     if larger is not None:
       what = f"more than {larger.layout.per_chip} a chip, remat {larger.layout.remat}, needs"
@@ -300,9 +308,18 @@ def _needs_more(layout: Layout, trial: Trial) -> bool:
   return same and layout.per_chip >= tried.per_chip and keeps[layout.remat] <= keeps[tried.remat]
 
 
-def measure(plan: plan_lib.Plan, num_classes: int) -> Needs:
-  """Traces the loss of a plan with each kind of rematerialisation."""
-  remats = REMATS if step.field_values(plan, "remat") else (None,)
+def measure(
+  plan: plan_lib.Plan, num_classes: int, remats: Sequence[str | None] | None = None
+) -> Needs:
+  """Traces the loss of a plan with each kind of rematerialisation.
+
+  Args:
+    plan: what is trained.
+    num_classes: of the data set.
+    remats: which kinds, None for the plan's own; by default all that its model has.
+  """
+  if remats is None:
+    remats = REMATS if step.field_values(plan, "remat") else (None,)
   residuals, operations = {}, {}
   for remat in remats:
     applied = step.with_fields(plan, remat=remat) if remat else plan
