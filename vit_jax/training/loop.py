@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,8 +19,7 @@ from etils import epath
 from vit_jax.data import loader, sources
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.models import registry
-from vit_jax.training import checkpointing, multiscale, optim, restore, sharding
+from vit_jax.training import checkpointing, multiscale, optim, restore, room, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
@@ -72,6 +69,20 @@ def train_and_evaluate(
   mesh = mesh_lib.make_mesh(plan.mesh)
   plan.check_devices(mesh_lib.data_parallelism(mesh))
   dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
+  with room.explained(plan, mesh, len(dataset.class_names)):
+    return _run(plan, mesh, dataset, epath.Path(workdir), resume=resume, started=started)
+
+
+def _run(
+  plan: plan_lib.Plan,
+  mesh: jax.sharding.Mesh,
+  dataset: sources.Dataset,
+  workdir: epath.Path,
+  *,
+  resume: bool,
+  started: float,
+) -> dict[str, Any]:
+  """The run itself. What it keeps on the devices is free to go when it fails."""
   plan = plan.with_splits_of(dataset.splits)
   if plan.baseline and jax.process_count() > 1:
     raise UserError("config.baseline needs a single process; set it to None.")
@@ -79,7 +90,6 @@ def train_and_evaluate(
     dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
   )
 
-  workdir = epath.Path(workdir)
   earlier = restore.find_run(workdir, plan, dataset.class_names)
   if earlier and not resume:
     raise UserError(
@@ -122,7 +132,6 @@ def train_and_evaluate(
   ).iterator()
 
   with (
-    _explaining_lack_of_room(plan, mesh),
     Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer,
     Stream(
       open_at,
@@ -244,41 +253,6 @@ def train_and_evaluate(
 
 def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
-
-
-@contextlib.contextmanager
-def _explaining_lack_of_room(plan: plan_lib.Plan, mesh: jax.sharding.Mesh) -> Iterator[None]:
-  """Turns a full disk, or a device's lack of memory, into a sentence that says what to do."""
-  try:
-    yield
-  except OSError as error:
-    if error.errno != errno.ENOSPC:
-      raise
-    raise UserError(
-      "the disk of the workdir is full; make room or use another workdir, and run the same command "
-      "to continue from the last checkpoint."
-    ) from error
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    reason = str(error).strip().splitlines()[0]
-    each = plan.batch // plan.accum_steps // mesh_lib.data_parallelism(mesh)
-    remat = "remat" in registry.model_fields(registry.get_entry(plan.model.name).module)
-    knobs = [
-      f"--config.accum_steps={2 * plan.accum_steps} (now {each} images a device at once)"
-      if each > 1
-      else "",
-      "--config.model.remat=full (recomputes activations)" if remat else "",
-      "--config.mesh.fsdp=-1 --config.mesh.data=1 (splits parameters and optimizer)"
-      if mesh.size > mesh.shape["fsdp"] * mesh.shape["tensor"]
-      else "",
-      "a smaller config.batch",
-    ]
-    raise UserError(
-      f"the devices have too little memory for this step ({reason}); try "
-      f"{', '.join(filter(None, knobs))}. `vit-jax plan --search` with this config and your "
-      "chips finds what fits."
-    ) from error
 
 
 def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:
