@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 
@@ -127,6 +128,8 @@ def ends_alone(command: str) -> Iterator[None]:
 
   if jax.process_index():
     logging.getLogger("vit_jax").setLevel(logging.WARNING)
+  # Orbax saves in threads of its own, which fail when another process is lost, as this one does.
+  threading.excepthook = lambda a: print(f"{a.exc_type.__name__}: {a.exc_value}", file=sys.stderr)
   try:
     yield
   except Stopped:  # All of them, together.

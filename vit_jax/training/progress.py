@@ -20,6 +20,7 @@ import rich.progress
 from etils import epath
 
 from vit_jax.training.checkpointing import write_atomically
+from vit_jax.training.events import Events
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -73,7 +74,7 @@ class Progress:
       return
     _truncate(self._workdir / METRICS, start_step)
     self._file = (self._workdir / METRICS).open("a")
-    self._tensorboard = self._events(start_step)
+    self._events = Events(self._workdir / "tensorboard", start_step + 1)
     self._console = console or rich.console.Console(stderr=True)
     self._bar = rich.progress.Progress(
       rich.progress.BarColumn(bar_width=20),
@@ -93,7 +94,7 @@ class Progress:
     if self._writes:
       self._bar.stop()
       self._file.close()
-      self._tensorboard.close()
+      self._events.close()
 
   @property
   def timer(self) -> dict[str, float]:
@@ -143,14 +144,8 @@ class Progress:
     self._file.close()
     _truncate(self._workdir / METRICS, step)
     self._file = (self._workdir / METRICS).open("a")
-    self._tensorboard.close()
-    self._tensorboard = self._events(step)
-
-  def _events(self, step: int) -> Any:
-    import tensorboardX
-
-    folder = os.fspath(self._workdir / "tensorboard")
-    return tensorboardX.SummaryWriter(folder, purge_step=step + 1)
+    self._events.close()
+    self._events = Events(self._workdir / "tensorboard", step + 1)
 
   def evaluated(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records an evaluation."""
@@ -206,8 +201,7 @@ class Progress:
     self._losses.append(loss)
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
-    for tag, value in values.items():
-      self._tensorboard.add_scalar(tag, value, step)
+    self._events.write(step, values)
     # JSON has no NaN.
     finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._file.write(json.dumps({"step": step, **finite}) + "\n")
