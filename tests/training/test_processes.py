@@ -109,7 +109,7 @@ def test_processes_train_together(tmp_path, count, devices, axes):
   alone.mkdir(), together.mkdir()
   settings = dict(
     model=dict(dropout_rate=0.0),
-    pp=dict(random_affine=None, val=None, test=None),
+    pp=dict(random_affine=None, val=None),
     total_steps=6,
     progress_every=1,
     eval_every=0,
@@ -123,6 +123,8 @@ def test_processes_train_together(tmp_path, count, devices, axes):
   one, many = losses(alone), losses(together)
   assert one.keys() == many.keys() == {*range(1, 7)}
   assert list(many.values()) == pytest.approx(list(one.values()), rel=1e-5)
+  tested = [json.loads((f / "run" / "results.json").read_text())["test"] for f in (alone, together)]
+  assert tested[1] == pytest.approx(tested[0], rel=1e-5) and tested[0]["examples"] == 360
   assert all("step 6/6" not in text for text in told[1:])  # One of them speaks.
 
 

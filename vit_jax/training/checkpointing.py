@@ -34,17 +34,27 @@ _MANIFEST = "manifest.json"
 
 
 class Checkpointer:
-  """Saves and restores the steps of one run; keeps the best and the last two.
+  """Saves and restores the steps of one run; keeps the best, the last two, and more if asked to.
 
   The last but one stands in if the last is damaged. Saving goes on in the background.
   """
 
-  def __init__(self, directory: str | os.PathLike, *, metric: str = "accuracy", write: bool = True):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    metric: str = "accuracy",
+    keep_last: int = 2,
+    keep_every: int = 0,
+    write: bool = True,
+  ):
     """Opens `directory`; with `write`, creates it and clears away steps that cannot be used.
 
     Args:
       directory: holds one directory per step.
       metric: "accuracy" (ties go to the lower loss) or "loss": what makes a step the best.
+      keep_last: how many of the last steps to keep.
+      keep_every: steps that are multiples of this are kept for good; 0: none.
       write: False only reads.
 
     Raises:
@@ -64,6 +74,12 @@ class Checkpointer:
       for step, reason in self._unusable.items():
         _clear_away(self._directory / str(step), reason)
       self._unusable = {}
+    kept = [
+      checkpoint_managers.LatestN(keep_last),
+      checkpoint_managers.BestN(get_metric_fn=self._rank, n=1),
+    ]
+    if keep_every:
+      kept.append(checkpoint_managers.EveryNSteps(keep_every))
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -71,9 +87,7 @@ class Checkpointer:
         cleanup_tmp_directories=write,
         # Without best_fn Orbax does not write metrics, and the next process deletes the best.
         best_fn=self._rank,
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-          [checkpoint_managers.LatestN(2), checkpoint_managers.BestN(get_metric_fn=self._rank, n=1)]
-        ),
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
       ),
     )
 

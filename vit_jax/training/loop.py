@@ -135,7 +135,12 @@ def train_and_evaluate(
 
   with (
     _explaining_lack_of_room(plan, mesh),
-    Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer,
+    Checkpointer(
+      workdir / restore.CHECKPOINTS,
+      metric=plan.keep_best_metric,
+      keep_last=plan.keep_last,
+      keep_every=plan.keep_every,
+    ) as checkpointer,
     Stream(
       open_at,
       batch=plan.batch,
