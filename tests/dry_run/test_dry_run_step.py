@@ -11,6 +11,7 @@ from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, report, step
 from vit_jax.training import loop, sharding
 from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import step as training_step
 
 ONE = chips.parse("cpu:1")
 QUICK = ["--config=configs/quickstart.py", "--config.model.num_layers=1"]
@@ -20,13 +21,13 @@ class Reached(Exception):
   """A step was about to be made."""
 
 
-def captured(monkeypatch, module, run):
-  """What a module gives to `make_train_step`."""
+def captured(monkeypatch, run):
+  """What is given to `make_train_step`."""
 
   def make_train_step(*arguments, **options):
     raise Reached(arguments, options)
 
-  monkeypatch.setattr(module, "make_train_step", make_train_step)
+  monkeypatch.setattr(training_step, "make_train_step", make_train_step)
   with pytest.raises(Reached) as reached:
     run()
   return reached.value.args
@@ -42,13 +43,12 @@ def captured(monkeypatch, module, run):
 def test_the_step_is_made_as_training_makes_it(monkeypatch, tmp_path, overrides):
   # Scanned here, since a dry run always is.
   config = configuration.parse([*QUICK, "--config.model.scan_layers=True", *overrides])
-  theirs, their_options = captured(
-    monkeypatch, loop, lambda: loop.train_and_evaluate(config, tmp_path / "run")
-  )
+  train = lambda: loop.train_and_evaluate(config, tmp_path / "run")
+  theirs, their_options = captured(monkeypatch, train)
   plan, notes = report.prepare(config, ONE)
   mesh = mesh_lib.make_mesh(plan.mesh, jax.devices()[:1])
   classes, _ = report.find_classes(plan, None)
-  ours, our_options = captured(monkeypatch, step, lambda: step.trace(plan, mesh, classes))
+  ours, our_options = captured(monkeypatch, lambda: step.trace(plan, mesh, classes))
   assert (classes, notes) == (10, ())
   assert len(ours) == len(theirs) and {*our_options} == {*their_options}
   for name, value in their_options.items():

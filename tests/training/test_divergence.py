@@ -18,16 +18,16 @@ from vit_jax.training.divergence import MAX_SKIPPED, Guard
 @contextlib.contextmanager
 def poisoned(*batches):
   """The loss of these batches, by their number in the stream from 1, is not a number."""
-  make_step, following = loop.make_train_step, stream.Stream.__next__
+  make_step, following = loop.make_planned_step, stream.Stream.__next__
 
-  def make(objective, *arguments, **options):
-    def with_poison(params, collections, batch, *rest):
+  def make(plan, objective, *rest):
+    def with_poison(params, collections, batch, *others):
       batch = dict(batch)
       poison = batch.pop("poison")
-      loss, own = objective(params, collections, batch, *rest)
+      loss, own = objective(params, collections, batch, *others)
       return loss + poison.mean(), own
 
-    return make_step(with_poison, *arguments, **options)
+    return make_step(plan, with_poison, *rest)
 
   def take(self):
     batch = dict(following(self))
@@ -35,7 +35,7 @@ def poisoned(*batches):
     return batch | {"poison": np.full(len(batch["label"]), value, np.float32)}
 
   with (
-    tiny.changed(loop, "make_train_step", make),
+    tiny.changed(loop, "make_planned_step", make),
     tiny.changed(stream.Stream, "__next__", take),
   ):
     yield

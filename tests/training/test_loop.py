@@ -298,14 +298,14 @@ def test_fine_tunes_from_a_file_and_needs_it_only_once(tmp_path):
 
 
 def test_too_little_memory_is_a_sentence_that_names_what_needs_less(tmp_path):
-  def exhausted(*unused, **options):
+  def exhausted(*unused):
     def step(*unused):
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n...")
 
     return step
 
   with (
-    tiny.changed(loop, "make_train_step", exhausted),
+    tiny.changed(loop, "make_planned_step", exhausted),
     pytest.raises(
       UserError, match=r"allocating 9 bytes.*accum_steps=2 .*remat=full.*plan --search"
     ),

@@ -93,10 +93,10 @@ def test_evaluations_resize_is_not_trainings():
 @pytest.fixture
 def sizes(monkeypatch):
   """The sizes that training steps have seen since the last look."""
-  seen, make = [], loop.make_train_step
+  seen, make = [], loop.make_planned_step
 
-  def recording(*arguments, **options):
-    step = make(*arguments, **options)
+  def recording(*arguments):
+    step = make(*arguments)
 
     def recorded(state, batch, *rest):
       seen.append(batch["image"].shape[1:3])
@@ -104,7 +104,7 @@ def sizes(monkeypatch):
 
     return recorded
 
-  monkeypatch.setattr(loop, "make_train_step", recording)
+  monkeypatch.setattr(loop, "make_planned_step", recording)
   return seen
 
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 
 from vit_jax.models import cost, registry
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import objectives, optim, restore, sharding, task
+from vit_jax.training import objectives, restore, sharding, task
 from vit_jax.training.plan import InitPlan, ModelPlan, Plan
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_train_step
+from vit_jax.training.step import make_planned_step
 
 
 def from_scratch(plan: Plan) -> Plan:
@@ -101,18 +101,8 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
   sharding.check(target, mesh, plan.mesh.max_whole)
   objective, fixed = _objective(plan, model, num_classes)
   fixed_shardings = sharding.shardings(fixed, mesh)
-  step = make_train_step(
-    objective,
-    optim.make_optimizer(plan),
-    optim.learning_rate(plan),
-    mesh,
-    accum_steps=plan.accum_steps,
-    frozen=plan.frozen,
-    ema_decay=plan.ema_decay,
-    skip_bad_steps=plan.nan_policy == "skip",
-    state_shardings=jax.tree.map(lambda x: x.sharding, target),
-    fixed_shardings=fixed_shardings,
-  )
+  shardings = jax.tree.map(lambda x: x.sharding, target)
+  step = make_planned_step(plan, objective, mesh, shardings, fixed_shardings)
   place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
   fixed = jax.tree.map(place, fixed, fixed_shardings)
   arguments = (target, _batch(plan, mesh, num_classes), fixed)

@@ -31,7 +31,7 @@ from vit_jax.training.divergence import Guard
 from vit_jax.training.preemption import StopSignal
 from vit_jax.training.progress import Progress
 from vit_jax.training.state import create_state
-from vit_jax.training.step import make_train_step
+from vit_jax.training.step import make_planned_step
 from vit_jax.training.stream import Stream
 from vit_jax.training.task import make_task
 
@@ -103,19 +103,7 @@ def train_and_evaluate(
   info = restore.describe_run(plan, model, dataset.class_names, parameters)
 
   evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
-  optimizer = optim.make_optimizer(plan)
-  train_step = make_train_step(
-    task.objective(model),
-    optimizer,
-    optim.learning_rate(plan),
-    mesh,
-    accum_steps=plan.accum_steps,
-    frozen=plan.frozen,
-    ema_decay=plan.ema_decay,
-    skip_bad_steps=plan.nan_policy == "skip",
-    state_shardings=shardings,
-    fixed_shardings=fixed_shardings,
-  )
+  train_step = make_planned_step(plan, task.objective(model), mesh, shardings, fixed_shardings)
   fixed = mesh_lib.place(task.fixed, fixed_shardings)
   resize = multiscale.make_resize(plan.pp.train_sizes, plan.seed, mesh)
   rows = task.rows(train, mesh)
@@ -158,7 +146,7 @@ def train_and_evaluate(
       state = create_state(
         model,
         variables,
-        optimizer,
+        optim.make_optimizer(plan),
         restore.init_images(plan.pp),
         plan.seed,
         shardings=shardings,

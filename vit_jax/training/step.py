@@ -14,6 +14,7 @@ import optax
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import optim, sharding
 from vit_jax.training.objectives import Batch, Objective
+from vit_jax.training.plan import Plan
 from vit_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -143,6 +144,28 @@ def make_train_step(
     in_shardings=(state_shardings, split_batch, fixed_shardings or whole),
     out_shardings=(state_shardings, whole),
     donate_argnums=0,
+  )
+
+
+def make_planned_step(
+  plan: Plan,
+  objective: Objective,
+  mesh: jax.sharding.Mesh,
+  state_shardings: Any,
+  fixed_shardings: Any,
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
+  """The step of a plan, for training and for a dry run; see `make_train_step`."""
+  return make_train_step(
+    objective,
+    optim.make_optimizer(plan),
+    optim.learning_rate(plan),
+    mesh,
+    accum_steps=plan.accum_steps,
+    frozen=plan.frozen,
+    ema_decay=plan.ema_decay,
+    skip_bad_steps=plan.nan_policy == "skip",
+    state_shardings=state_shardings,
+    fixed_shardings=fixed_shardings,
   )
 
 
