@@ -24,8 +24,11 @@ from vit_jax.training.loop import train_and_evaluate
 HERE = pathlib.Path(__file__).parent
 
 CONFIG = """
-import tiny_run
+import poison, tiny_run
+tiny_run.kept = poison.poisoned(*{poisoned!r})
 def get_config():
+  if {poisoned!r}:
+    tiny_run.kept.__enter__()
   config = tiny_run.config(**{changes!r})
   config.mesh = dict(data=-1, fsdp={fsdp}, tensor={tensor}, max_whole=1.0)
   return config
@@ -33,12 +36,14 @@ def get_config():
 
 
 @contextlib.contextmanager
-def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, **changes):
+def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, poisoned=(), **changes):
   """Starts the same command `count` times; gives their processes."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  (folder / "config.py").write_text(CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor))
+  (folder / "config.py").write_text(
+    CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor, poisoned=poisoned)
+  )
   flags = os.environ.get("XLA_FLAGS", "")
   path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
   started = [
@@ -175,6 +180,17 @@ def test_all_stop_when_one_is_told_and_continue(tmp_path):
   with hosts(2, tmp_path, **settings) as processes:
     codes, told = end(processes)
   assert codes == [0, 0] and f"at step {stopped[0]} of 400" in told[0]
+
+
+@pytest.mark.slow
+def test_all_go_back_from_a_bad_step_and_on_with_other_data(tmp_path):
+  settings = dict(nan_policy="rollback", checkpoint_every=10, eval_every=0, progress_every=1)
+  with hosts(2, tmp_path, poisoned=(25,), total_steps=60, **settings) as processes:
+    codes, told = end(processes)
+  assert codes == [0, 0], told
+  assert "back to step 20, and on with other data (1 of 3)" in told[0]
+  found = losses(tmp_path)
+  assert list(found) == [*range(1, 61)] and None not in found.values()
 
 
 def test_mistakes(tmp_path):
