@@ -24,6 +24,7 @@ from vit_jax.training.events import Events
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+RATE_SECONDS = 0.5  # Results may arrive several at once; over less than this a rate says nothing.
 
 
 class Progress:
@@ -65,7 +66,7 @@ class Progress:
     self._opened = time.monotonic() if started is None else started
     self._clock: float | None = None  # Since when steps are timed; None while they are not.
     self._timed_step = start_step
-    self._reported = (start_step, time.monotonic())
+    self._reported, self._rate = (start_step, time.monotonic()), 0.0
     self._due: collections.deque = collections.deque()
     self._losses: collections.deque[float] = collections.deque(maxlen=20)
     self._last: Any = None
@@ -173,8 +174,9 @@ class Progress:
       return
     now = time.monotonic()
     steps, seconds = step - self._reported[0], now - self._reported[1]
-    rate = steps / seconds if steps and seconds > 0 else 0.0
-    self._reported = (step, now)
+    if steps and seconds > (RATE_SECONDS if self._rate else 0.0):
+      self._rate, self._reported = steps / seconds, (step, now)
+    rate = self._rate
     if finite:
       self._note_spike(step, values["loss"])
     self._write(
