@@ -169,17 +169,27 @@ def test_a_process_that_hangs_is_lost_too(tmp_path):
 
 @pytest.mark.slow
 def test_all_stop_when_one_is_told_and_continue(tmp_path):
-  settings = dict(total_steps=400, checkpoint_every=0, eval_every=0)
-  with hosts(2, tmp_path, **settings) as processes:
-    time.sleep(15)
-    processes[0].send_signal(signal.SIGTERM)
+  settings = dict(total_steps=400, checkpoint_every=100, eval_every=0)
+
+  def stop(processes, number, who):
+    processes[who].send_signal(number)
     codes, told = end(processes)
-  assert codes == [75, 75], told
-  stopped = [re.search(r"Stopped at step (\d+) with all saved", text)[1] for text in told]
-  assert stopped[0] == stopped[1]
+    assert codes == [75, 75], told
+    steps = [int(re.search(r"Stopped at step (\d+) with all saved", text)[1]) for text in told]
+    assert steps[0] == steps[1]
+    return steps[0]
+
+  with hosts(2, tmp_path, **settings) as processes:
+    wait_for_step(tmp_path, 100)
+    first = stop(processes, signal.SIGTERM, 0)
+  with hosts(2, tmp_path, **settings) as processes:
+    for line in processes[0].stderr:
+      if f"continuing {tmp_path}/run at step {first} of 400" in line:
+        break
+    assert first < stop(processes, signal.SIGINT, 1) < 400  # However early one is told.
   with hosts(2, tmp_path, **settings) as processes:
     codes, told = end(processes)
-  assert codes == [0, 0] and f"at step {stopped[0]} of 400" in told[0]
+  assert codes == [0, 0] and "continuing" in told[0]
 
 
 @pytest.mark.slow

@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which would ask for a preemption by step, while `preemption.StopSignal` counts."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpointer:
   """Saves and restores the steps of one run; keeps the best, the last two, and more if asked to.
 
@@ -80,7 +87,7 @@ class Checkpointer:
     ]
     if keep_every:
       kept.append(checkpoint_managers.EveryNSteps(keep_every))
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=write,
@@ -231,10 +238,6 @@ class Checkpointer:
     """The config given to `save` for a usable step."""
     items = ocp.args.Composite(config=ocp.args.JsonRestore())
     return self._manager.restore(step, args=items).config
-
-  def reached_preemption(self, step: int) -> bool:
-    """With several processes: whether all of them are to stop after this step."""
-    return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
   def close(self) -> None:
     """Completes the last save."""

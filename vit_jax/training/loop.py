@@ -184,7 +184,7 @@ def train_and_evaluate(
         checkpointer.poll()
         last = step == plan.total_steps
         evaluates = "val" in evaluator and (last or _due(step, plan.eval_every))
-        stops = stop.requested or checkpointer.reached_preemption(step)
+        stops = stop.reached()
         saves = last or stops or _due(step, plan.checkpoint_every)
         if evaluates or saves:
           guard.flush()
