@@ -78,6 +78,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.eval_every = 100
   config.checkpoint_every = 1_000
+  config.keep_last = 2  # Checkpoints, beside the best one.
+  config.keep_every = 0  # Those of multiples of this step are kept for good.
   config.progress_every = 10
   config.baseline = config_dict.placeholder(str)  # "1-nn" with dataset="digits".
   # The ancestor's; unused, since shuffling is global here. Kept so that its users' scripts run.

@@ -56,6 +56,7 @@ def run(tmp_path_factory):
   """A short run on digits."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
   settings = ["--config.total_steps=150", "--config.warmup_steps=10", "--config.eval_every=75"]
+  settings += ["--config.batch=32"]
   argv = ["train", "--config=configs/quickstart.py", f"--workdir={workdir}", *settings, *SMALL]
   assert app.main(argv) == 0
   return workdir

@@ -6,58 +6,24 @@ import json
 import pathlib
 import pickle
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tiny_tfds
 from pictures import encoded
 
+from vit_jax.data.decode import BadImage
 from vit_jax.data.loader import eval_batches
 from vit_jax.data.sources import open_dataset
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 
-# Prepared in a process of its own: defining a builder registers its name for good.
-PREPARE = """
-import io, sys
-import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image
-
-class TinyShapes(tfds.core.GeneratorBasedBuilder):
-  VERSION = tfds.core.Version("1.0.0")
-  def _info(self):
-    features = {
-      "picture": tfds.features.Image(shape=(None, None, 3)),
-      "kind": tfds.features.ClassLabel(names=["circle", "square"]),
-      "note": tfds.features.Text(),
-    }
-    return tfds.core.DatasetInfo(
-      builder=self, features=tfds.features.FeaturesDict(features),
-      supervised_keys=("picture", "kind"),
-    )
-  def _split_generators(self, manager):
-    return {"train": self._generate_examples(0, 50), "validation": self._generate_examples(50, 60)}
-  def _generate_examples(self, start, stop):
-    for i in range(start, stop):
-      image = io.BytesIO()
-      Image.fromarray(np.full((6, 8, 3), i, np.uint8)).save(image, "PNG")
-      image.seek(0)  # Encoded bytes: arrays would need TensorFlow.
-      yield i, {"picture": image, "kind": i % 2, "note": str(i)}
-
-TinyShapes(data_dir=sys.argv[1], file_format="array_record").download_and_prepare()
-assert "tensorflow" not in sys.modules
-"""
-
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> pathlib.Path:
   path = tmp_path_factory.mktemp("tfds")
-  script = path / "scripts" / "prepare.py"
-  script.parent.mkdir()
-  script.write_text(PREPARE)
-  subprocess.run([sys.executable, script, path], check=True, capture_output=True)
+  tiny_tfds.prepare(path)
   return path
 
 
@@ -71,6 +37,16 @@ def test_by_name_and_by_directory(data_dir):
     record = train[7]
     assert isinstance(record["image"], bytes) and record["id"] == "train:7"
   assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("content", [b"", bytes(2**17)], ids=["empty", "zeros"])
+def test_a_damaged_shard_makes_its_images_bad(tmp_path, data_dir, content):
+  folder = shutil.copytree(data_dir / "tiny_shapes" / "1.0.0", tmp_path / "1.0.0")
+  train = open_dataset(str(folder)).source("train")
+  [shard] = folder.glob("*train*")
+  shard.write_bytes(content)
+  with pytest.raises(BadImage, match="its shard cannot be read"):
+    train[3]
 
 
 def test_slices_have_the_records_that_tfds_gives(data_dir):

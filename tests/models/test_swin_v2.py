@@ -65,7 +65,7 @@ def test_lengths_of_queries_and_keys_do_not_matter_and_the_scale_is_clipped():
 def test_parameters_are_of_no_size_and_biases_of_the_trained_window():
   model, variables = tiny()
   for size in ((4, 4), (24, 8), (36, 52)):
-    assert np.isfinite(model.apply(variables, images(*size))).all()
+    assert np.isfinite(jax.jit(model.apply)(variables, images(*size))).all()
   larger = model.clone(window_size=8)
   as_trained = larger.clone(trained_windows=(4, 4))
   assert relative_error(larger.apply(variables, images()), as_trained.apply(variables, images()))

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 
 import vit_jax
 from vit_jax.checkpoints.lit import load_towers
-from vit_jax.models import registry
+from vit_jax.models import entries, registry
 
 SIZE = 64
 DEPTH = {"num_layers": 2}
@@ -166,7 +166,7 @@ def test_torch_gives_the_same_from_the_npz_that_we_write(name, tmp_path, parity)
     with torch.no_grad():
       img.head.weight.copy_(torch.from_numpy(npz["img/head/kernel"].T))
       img.head.bias.copy_(torch.from_numpy(npz["img/head/bias"]))
-  text_name = registry.LITS[name][2]
+  text_name = entries.LITS[name][2]
   fields = registry.TEXT_TOWERS[text_name][1]
   if text_name.startswith("Bert"):
     encoder = bert(fields)

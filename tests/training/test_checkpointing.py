@@ -64,6 +64,14 @@ def test_keeps_the_best_and_the_last_two(tmp_path):
     assert (checkpointer.steps, checkpointer.best_step) == ([2, 6, 7], 6)
 
 
+def test_keeps_more_if_asked_to(tmp_path):
+  with Checkpointer(tmp_path / "c", keep_last=3, keep_every=4) as checkpointer:
+    for step in range(1, 10):
+      checkpointer.save(step, _state(step), _iterator(), {}, _scores(1 / step, 1.0))
+  with Checkpointer(tmp_path / "c", write=False) as checkpointer:
+    assert checkpointer.steps == [1, 4, 7, 8, 9]  # The best, multiples of 4, and the last three.
+
+
 def test_restores_state_position_and_config(tmp_path):
   iterator = _iterator()
   seen = [next(iterator) for _ in range(7)]

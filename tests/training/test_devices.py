@@ -70,7 +70,7 @@ RUNS = {
     0.1,
   ),
   "lit": (LIT, TOWERS, dict(loss="softmax"), None, 0.1),
-  "lit-frozen": (LIT, dict(TOWERS, bias_init=-10.0), dict(loss="sigmoid"), "img/", 0.01),
+  "lit-frozen": (LIT, dict(TOWERS, bias_init=-10.0), dict(loss="sigmoid"), "img/", 0.001),
 }
 
 

@@ -21,8 +21,11 @@ import time
 import numpy as np
 import pytest
 import tiny_run as tiny
+import tiny_tfds
 
-from vit_jax.training import restore
+from vit_jax.errors import UserError
+from vit_jax.training import progress, restore
+from vit_jax.training.loop import train_and_evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -86,14 +89,16 @@ def assert_same(folder, whole):
 
 def test_twenty_kills_at_random_moments_lose_nothing(whole, tmp_path):
   """A checkpoint every 3 of 400 fast steps: most of the time one is being written."""
-  rng, continued_at = random.Random(0), []
+  rng, continued_at, unfinished = random.Random(0), [], 0
   for kill in range(21):
     process = start(tmp_path)
     told = until_training(process)
     if kill < 20:
-      time.sleep(rng.uniform(0.0, 0.4))
+      time.sleep(rng.uniform(0.0, 2.0))
       process.kill()
       process.communicate()
+      saved = [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.is_dir()]
+      unfinished += any(not (p / "manifest.json").exists() for p in saved)
     else:
       code, rest = finish(process)
       assert code == 0, told + rest
@@ -102,7 +107,8 @@ def test_twenty_kills_at_random_moments_lose_nothing(whole, tmp_path):
       continued_at.append(int(found[1]))
   assert continued_at == sorted(continued_at) and continued_at[-1] > 0  # Nothing saved is lost.
   assert continued_at[-1] < 400  # The last kill was in the midst, too.
-  print("continued at", continued_at)
+  print("continued at", continued_at, "with an unfinished save after", unfinished, "of 20 kills")
+  assert len(set(continued_at)) > 8 and unfinished > 2
   assert_same(tmp_path, whole)
 
 
@@ -114,6 +120,13 @@ def until_training(process):
     if line.startswith("step "):
       break
   return told
+
+
+def until_saved(process, run):
+  """Waits for the first whole checkpoint."""
+  until_training(process)
+  while process.poll() is None and not list(run.glob("checkpoints/*/manifest.json")):
+    time.sleep(0.01)
 
 
 def test_a_full_disk_stops_the_save_and_not_the_run_before(whole, tmp_path):
@@ -131,16 +144,18 @@ def test_a_full_disk_stops_the_save_and_not_the_run_before(whole, tmp_path):
     if mounted:
       ballast = run / "ballast"
       process = start(tmp_path)
-      until_training(process)
+      until_saved(process, run)
       with contextlib.suppress(OSError), ballast.open("wb") as file:
         while True:
           file.write(bytes(4096))
     else:
       process = start(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
-      until_training(process)
+      until_saved(process, run)
       resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
     code, told = finish(process)
-    assert code == 2 and "cannot be saved" in told and "make room" in told, told
+    # Whichever file met it first.
+    assert code == 2 and "make room" in told, told
+    assert "cannot be saved" in told or "the disk of the workdir is full" in told, told
     assert "Traceback" not in told
     if mounted:
       ballast.unlink()
@@ -151,6 +166,38 @@ def test_a_full_disk_stops_the_save_and_not_the_run_before(whole, tmp_path):
   finally:
     if mounted:
       subprocess.run(["umount", str(run)], check=False)
+
+
+def test_an_unreadable_data_shard_ends_the_run_and_loses_nothing(tmp_path):
+  """One of four shards is emptied at step 7: the images in it are named, and nothing is skipped."""
+  data = tiny_tfds.prepare(tmp_path, shards=4)
+  [shard, *_] = sorted(data.glob("*train*"))
+  config = tiny.config(
+    dataset=str(data),
+    pp=dict(train="train", val=None, test=None, channels=3),
+    **dict(batch=8, total_steps=100, eval_every=0, checkpoint_every=3, max_bad_fraction=0.0),
+  )
+  undisturbed, run = tmp_path / "undisturbed" / "run", tmp_path / "disturbed" / "run"
+  train_and_evaluate(config, undisturbed)
+  content = shard.read_bytes()
+  update = progress.Progress.update
+
+  def damaging(self, step, metrics):
+    update(self, step, metrics)
+    if step == 7:
+      shard.write_bytes(b"")
+
+  sentence = r"^1 of 50 images cannot be read, .* train:\d+ \(its shard cannot be read"
+  with (
+    tiny.changed(progress.Progress, "update", damaging),
+    pytest.raises(UserError, match=sentence),
+  ):
+    train_and_evaluate(config, run)
+  before = max(losses(run.parent))
+  assert 6 <= before < 100
+  shard.write_bytes(content)
+  train_and_evaluate(config, run)
+  assert_same(run.parent, undisturbed.parent)
 
 
 @pytest.mark.parametrize("before, after", [(4, 8), (4, 2), (4, 1)])

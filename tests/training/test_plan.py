@@ -50,6 +50,8 @@ from vit_jax.training.plan import Plan, make_plan
     (dict(tfds_data_dir="/data"), r"tfds_data_dir='/data' has no effect.*TFDS"),
     (dict(checkpoint="a.npz", pretrained_dir="b"), r"checkpoint and config.pretrained_dir both"),
     (dict(warmup_steps=13), r"warmup_steps=13 .*more than total_steps=12"),
+    (dict(keep_last=1), r"keep_last=1 should be at least 2"),
+    (dict(keep_every=4), r"keep_every=4 should be a multiple of config.checkpoint_every=3"),
     (dict(batch=0), r"batch=0 should be at least 1"),
     (dict(accum_steps=5), r"batch=32 is not a multiple of accum_steps=5"),
     (dict(label_smoothing=1.0), r"label_smoothing=1.0 should be in"),

@@ -19,11 +19,16 @@ import time
 import pytest
 import tiny_run as tiny
 
+from vit_jax.training.loop import train_and_evaluate
+
 HERE = pathlib.Path(__file__).parent
 
 CONFIG = """
-import tiny_run
+import poison, tiny_run
+tiny_run.kept = poison.poisoned(*{poisoned!r})
 def get_config():
+  if {poisoned!r}:
+    tiny_run.kept.__enter__()
   config = tiny_run.config(**{changes!r})
   config.mesh = dict(data=-1, fsdp={fsdp}, tensor={tensor}, max_whole=1.0)
   return config
@@ -31,12 +36,15 @@ def get_config():
 
 
 @contextlib.contextmanager
-def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, **changes):
+def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, poisoned=(), **changes):
   """Starts the same command `count` times; gives their processes."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  (folder / "config.py").write_text(CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor))
+  (folder / "config.py").write_text(
+    CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor, poisoned=poisoned)
+  )
+  flags = os.environ.get("XLA_FLAGS", "")
   path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
   started = [
     subprocess.Popen(
@@ -49,7 +57,7 @@ def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, **changes):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": path,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -109,20 +117,20 @@ def test_processes_train_together(tmp_path, count, devices, axes):
   alone.mkdir(), together.mkdir()
   settings = dict(
     model=dict(dropout_rate=0.0),
-    pp=dict(random_affine=None, val=None, test=None),
+    pp=dict(random_affine=None, val=None),
     total_steps=6,
     progress_every=1,
     eval_every=0,
   )
-  with hosts(1, alone, **settings) as processes:
-    codes, told = end(processes)
-    assert codes == [0], told
+  train_and_evaluate(tiny.config(**settings), alone / "run")
   with hosts(count, together, devices=devices, **axes, **settings) as processes:
     codes, told = end(processes)
     assert codes == [0] * count, told
   one, many = losses(alone), losses(together)
   assert one.keys() == many.keys() == {*range(1, 7)}
   assert list(many.values()) == pytest.approx(list(one.values()), rel=1e-5)
+  tested = [json.loads((f / "run" / "results.json").read_text())["test"] for f in (alone, together)]
+  assert tested[1] == pytest.approx(tested[0], rel=1e-5) and tested[0]["examples"] == 360
   assert all("step 6/6" not in text for text in told[1:])  # One of them speaks.
 
 
@@ -161,17 +169,38 @@ def test_a_process_that_hangs_is_lost_too(tmp_path):
 
 @pytest.mark.slow
 def test_all_stop_when_one_is_told_and_continue(tmp_path):
-  settings = dict(total_steps=400, checkpoint_every=0, eval_every=0)
-  with hosts(2, tmp_path, **settings) as processes:
-    time.sleep(15)
-    processes[0].send_signal(signal.SIGTERM)
+  settings = dict(total_steps=400, checkpoint_every=100, eval_every=0)
+
+  def stop(processes, number, who):
+    processes[who].send_signal(number)
     codes, told = end(processes)
-  assert codes == [75, 75], told
-  stopped = [re.search(r"Stopped at step (\d+) with all saved", text)[1] for text in told]
-  assert stopped[0] == stopped[1]
+    assert codes == [75, 75], told
+    steps = [int(re.search(r"Stopped at step (\d+) with all saved", text)[1]) for text in told]
+    assert steps[0] == steps[1]
+    return steps[0]
+
+  with hosts(2, tmp_path, **settings) as processes:
+    wait_for_step(tmp_path, 100)
+    first = stop(processes, signal.SIGTERM, 0)
+  with hosts(2, tmp_path, **settings) as processes:
+    for line in processes[0].stderr:
+      if f"continuing {tmp_path}/run at step {first} of 400" in line:
+        break
+    assert first < stop(processes, signal.SIGINT, 1) < 400  # However early one is told.
   with hosts(2, tmp_path, **settings) as processes:
     codes, told = end(processes)
-  assert codes == [0, 0] and f"at step {stopped[0]} of 400" in told[0]
+  assert codes == [0, 0] and "continuing" in told[0]
+
+
+@pytest.mark.slow
+def test_all_go_back_from_a_bad_step_and_on_with_other_data(tmp_path):
+  settings = dict(nan_policy="rollback", checkpoint_every=10, eval_every=0, progress_every=1)
+  with hosts(2, tmp_path, poisoned=(25,), total_steps=60, **settings) as processes:
+    codes, told = end(processes)
+  assert codes == [0, 0], told
+  assert "back to step 20, and on with other data (1 of 3)" in told[0]
+  found = losses(tmp_path)
+  assert list(found) == [*range(1, 61)] and None not in found.values()
 
 
 def test_mistakes(tmp_path):

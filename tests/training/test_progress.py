@@ -128,3 +128,16 @@ def test_curves_of_a_run_without_validation(tmp_path):
     _train(p, range(1, 11))
     p.flush()
   assert progress.plot_curves(tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_rate_of_results_that_arrive_together_is_that_of_the_steps(tmp_path, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+  p, _ = _progress(tmp_path, total_steps=100)
+  with p:
+    _train(p, [1])
+    for first in range(2, 42, 10):  # Ten steps of 0.1 s, of which one hears at once.
+      now[0] += 1.0
+      _train(p, range(first, first + 10))
+  rates = [r.get("train/images_per_second") for r in progress.read_metrics(tmp_path)]
+  assert rates[0] < 40 and rates[5:] == [40.0] * 15  # Batches of 4.

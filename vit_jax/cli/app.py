@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 from vit_jax import errors
 
@@ -38,8 +39,7 @@ def usage() -> str:
 def run(command: str, argv: list[str]) -> int:
   """Runs one command and returns its exit code; a user's mistake never shows a traceback."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-  logging.getLogger("vit_jax").setLevel(logging.INFO)
+  _speak_in_lines()
   try:
     return importlib.import_module(f"vit_jax.cli.{command}").main(argv) or 0
   except (errors.UserError, errors.Diverged, errors.Stopped, errors.Lost) as error:
@@ -48,6 +48,22 @@ def run(command: str, argv: list[str]) -> int:
   except BrokenPipeError:  # The reader of a pipe, such as `head`, has left.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     return 0
+
+
+def _speak_in_lines() -> None:
+  """Logs to standard error, of other packages without the traceback: what they raise is caught."""
+  logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+  logging.getLogger("vit_jax").setLevel(logging.INFO)
+  # Orbax logs a failure to save before it raises it, and leaves the rest of the save unawaited.
+  for handler in logging.getLogger().handlers:
+    handler.addFilter(_without_traceback)
+  warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+  if not record.name.startswith("vit_jax"):
+    record.exc_info = record.exc_text = None
+  return True
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -79,10 +79,12 @@ def main(argv: list[str]) -> int:
 
 
 def _train(config: Any, arguments: argparse.Namespace) -> int:
+  import jax
+
   from vit_jax.training import loop
 
   results = loop.train_and_evaluate(config, arguments.workdir, resume=arguments.resume == "auto")
-  if loop.jax.process_index():
+  if jax.process_index():
     return 0
   for split in ("val", "test"):
     if split in results:

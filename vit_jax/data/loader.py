@@ -60,9 +60,9 @@ class BadImages:
     # One bad image never stops a run, however small the split, unless the fraction is 0.
     allowed = max(int(self._max_fraction * self._examples), 1 if self._max_fraction > 0 else 0)
     if len(self._reasons) > min(allowed, self._examples - 1):
-      some = ", ".join(list(self._reasons)[:3])
       raise UserError(
-        f"{len(self._reasons)} of {self._examples} images cannot be read (such as {some}), more "
+        f"{len(self._reasons)} of {self._examples} images cannot be read, the last of them "
+        f"{failure.id} ({failure.error}); this is more "
         f"than the allowed share of {self._max_fraction:g}; repair or remove them, or raise "
         "config.max_bad_fraction."
       )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.data.decode import BadImage
 from vit_jax.data.sources import Dataset, Record, Source
 from vit_jax.errors import UserError, nearest
 
@@ -36,10 +37,16 @@ class TfdsSource(Source):
     return len(self._indices)
 
   def __getitem__(self, index: int) -> Record:
-    record = self._records[int(self._indices[index])]
+    try:
+      record = self._records[int(self._indices[index])]
+    except RuntimeError as e:
+      raise BadImage(f"its shard cannot be read ({str(e).strip().splitlines()[0]})") from e
+    image, label = record[self._image], record[self._label]
+    if image is None or label is None:  # What becomes of a record beyond the end of a file.
+      raise BadImage("its shard cannot be read (it is cut short)")
     return {
-      "image": record[self._image],
-      "label": int(record[self._label]),
+      "image": image,
+      "label": int(label),
       "id": self.name(index),
     }
 

@@ -33,18 +33,35 @@ log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which would ask for a preemption by step, while `preemption.StopSignal` counts."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpointer:
-  """Saves and restores the steps of one run; keeps the best and the last two.
+  """Saves and restores the steps of one run; keeps the best, the last two, and more if asked to.
 
   The last but one stands in if the last is damaged. Saving goes on in the background.
   """
 
-  def __init__(self, directory: str | os.PathLike, *, metric: str = "accuracy", write: bool = True):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    metric: str = "accuracy",
+    keep_last: int = 2,
+    keep_every: int = 0,
+    write: bool = True,
+  ):
     """Opens `directory`; with `write`, creates it and clears away steps that cannot be used.
 
     Args:
       directory: holds one directory per step.
       metric: "accuracy" (ties go to the lower loss) or "loss": what makes a step the best.
+      keep_last: how many of the last steps to keep.
+      keep_every: steps that are multiples of this are kept for good; 0: none.
       write: False only reads.
 
     Raises:
@@ -64,16 +81,20 @@ class Checkpointer:
       for step, reason in self._unusable.items():
         _clear_away(self._directory / str(step), reason)
       self._unusable = {}
-    self._manager = ocp.CheckpointManager(
+    kept = [
+      checkpoint_managers.LatestN(keep_last),
+      checkpoint_managers.BestN(get_metric_fn=self._rank, n=1),
+    ]
+    if keep_every:
+      kept.append(checkpoint_managers.EveryNSteps(keep_every))
+    self._manager = _Manager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=write,
         cleanup_tmp_directories=write,
         # Without best_fn Orbax does not write metrics, and the next process deletes the best.
         best_fn=self._rank,
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-          [checkpoint_managers.LatestN(2), checkpoint_managers.BestN(get_metric_fn=self._rank, n=1)]
-        ),
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
       ),
     )
 
@@ -217,10 +238,6 @@ class Checkpointer:
     """The config given to `save` for a usable step."""
     items = ocp.args.Composite(config=ocp.args.JsonRestore())
     return self._manager.restore(step, args=items).config
-
-  def reached_preemption(self, step: int) -> bool:
-    """With several processes: whether all of them are to stop after this step."""
-    return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
   def close(self) -> None:
     """Completes the last save."""

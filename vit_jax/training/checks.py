@@ -87,6 +87,16 @@ def check(plan: Plan) -> None:
   for key in ("warmup_steps", "cooldown_steps", "eval_every", "checkpoint_every", "base_lr"):
     if getattr(plan, key) < 0:
       raise UserError(f"config.{key}={getattr(plan, key)} should not be negative.")
+  if plan.keep_last < 2:
+    raise UserError(
+      f"config.keep_last={plan.keep_last} should be at least 2, so that a run survives damage to "
+      "its last checkpoint."
+    )
+  if plan.keep_every < 0 or plan.keep_every % (plan.checkpoint_every or plan.keep_every or 1):
+    raise UserError(
+      f"config.keep_every={plan.keep_every} should be a multiple of config.checkpoint_every="
+      f"{plan.checkpoint_every}; 0 keeps none for good."
+    )
   if plan.progress_every < 1:
     raise UserError(f"config.progress_every={plan.progress_every} should be at least 1.")
   if plan.warmup_steps + plan.cooldown_steps > plan.total_steps:

@@ -13,6 +13,7 @@ from vit_jax.training.plan import MeshPlan, Plan
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
+  *("keep_last", "keep_every"),
   *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "stall_timeout"),
   "baseline",
   *(f"mesh.{field.name}" for field in dataclasses.fields(MeshPlan)),

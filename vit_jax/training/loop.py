@@ -132,7 +132,12 @@ def _run(
   ).iterator()
 
   with (
-    Checkpointer(workdir / restore.CHECKPOINTS, metric=plan.keep_best_metric) as checkpointer,
+    Checkpointer(
+      workdir / restore.CHECKPOINTS,
+      metric=plan.keep_best_metric,
+      keep_last=plan.keep_last,
+      keep_every=plan.keep_every,
+    ) as checkpointer,
     Stream(
       open_at,
       batch=plan.batch,
@@ -188,7 +193,7 @@ def _run(
         checkpointer.poll()
         last = step == plan.total_steps
         evaluates = "val" in evaluator and (last or _due(step, plan.eval_every))
-        stops = stop.requested or checkpointer.reached_preemption(step)
+        stops = stop.reached()
         saves = last or stops or _due(step, plan.checkpoint_every)
         if evaluates or saves:
           guard.flush()

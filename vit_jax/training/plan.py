@@ -167,6 +167,8 @@ class Plan:
   batch_eval: int = 512
   eval_every: int = 100
   checkpoint_every: int = 1000
+  keep_last: int = 2  # Checkpoints, beside the best one: if the last is damaged, the other is used.
+  keep_every: int = 0  # Those of multiples of this step are kept for good.
   progress_every: int = 10
   baseline: Literal["1-nn"] | None = None  # Evaluated beside the model at the end.
   keep_best_metric: Literal["accuracy", "loss"] = "accuracy"

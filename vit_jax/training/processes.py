@@ -13,8 +13,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vit_jax.errors import Diverged, Lost, Stopped, UserError
 
@@ -56,6 +58,8 @@ def join(
     raise UserError(f"--process={index} is not one of the {count} processes; count from 0.")
   import jax
 
+  if os.environ.get(_SUPERVISED):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
     jax.distributed.initialize(
       address,
@@ -104,7 +108,15 @@ def supervise(arguments: Sequence[str]) -> int | None:
     return None
   command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
   child = subprocess.Popen(command, env={**os.environ, _SUPERVISED: "1"})
-  forward = lambda number, frame: child.send_signal(number)
+  interrupts = 0
+
+  def forward(number: int, frame: Any) -> None:
+    """Ctrl-C reaches the child too, which leaves it to this; a second one ends it at once."""
+    nonlocal interrupts
+    del frame
+    interrupts += number == signal.SIGINT
+    child.send_signal(signal.SIGKILL if interrupts > 1 else signal.SIGTERM)
+
   previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
   try:
     code = child.wait()
@@ -127,6 +139,8 @@ def ends_alone(command: str) -> Iterator[None]:
 
   if jax.process_index():
     logging.getLogger("vit_jax").setLevel(logging.WARNING)
+  # Orbax saves in threads of its own, which fail when another process is lost, as this one does.
+  threading.excepthook = lambda a: print(f"{a.exc_type.__name__}: {a.exc_value}", file=sys.stderr)
   try:
     yield
   except Stopped:  # All of them, together.

@@ -20,9 +20,11 @@ import rich.progress
 from etils import epath
 
 from vit_jax.training.checkpointing import write_atomically
+from vit_jax.training.events import Events
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+RATE_SECONDS = 0.5  # Results may arrive several at once; over less than this a rate says nothing.
 
 
 class Progress:
@@ -64,7 +66,7 @@ class Progress:
     self._opened = time.monotonic() if started is None else started
     self._clock: float | None = None  # Since when steps are timed; None while they are not.
     self._timed_step = start_step
-    self._reported = (start_step, time.monotonic())
+    self._reported, self._rate = (start_step, time.monotonic()), 0.0
     self._due: collections.deque = collections.deque()
     self._losses: collections.deque[float] = collections.deque(maxlen=20)
     self._last: Any = None
@@ -73,7 +75,7 @@ class Progress:
       return
     _truncate(self._workdir / METRICS, start_step)
     self._file = (self._workdir / METRICS).open("a")
-    self._tensorboard = self._events(start_step)
+    self._events = Events(self._workdir / "tensorboard", start_step + 1)
     self._console = console or rich.console.Console(stderr=True)
     self._bar = rich.progress.Progress(
       rich.progress.BarColumn(bar_width=20),
@@ -93,7 +95,7 @@ class Progress:
     if self._writes:
       self._bar.stop()
       self._file.close()
-      self._tensorboard.close()
+      self._events.close()
 
   @property
   def timer(self) -> dict[str, float]:
@@ -143,14 +145,8 @@ class Progress:
     self._file.close()
     _truncate(self._workdir / METRICS, step)
     self._file = (self._workdir / METRICS).open("a")
-    self._tensorboard.close()
-    self._tensorboard = self._events(step)
-
-  def _events(self, step: int) -> Any:
-    import tensorboardX
-
-    folder = os.fspath(self._workdir / "tensorboard")
-    return tensorboardX.SummaryWriter(folder, purge_step=step + 1)
+    self._events.close()
+    self._events = Events(self._workdir / "tensorboard", step + 1)
 
   def evaluated(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records an evaluation."""
@@ -178,8 +174,9 @@ class Progress:
       return
     now = time.monotonic()
     steps, seconds = step - self._reported[0], now - self._reported[1]
-    rate = steps / seconds if steps and seconds > 0 else 0.0
-    self._reported = (step, now)
+    if steps and seconds > (RATE_SECONDS if self._rate else 0.0):
+      self._rate, self._reported = steps / seconds, (step, now)
+    rate = self._rate
     if finite:
       self._note_spike(step, values["loss"])
     self._write(
@@ -206,8 +203,7 @@ class Progress:
     self._losses.append(loss)
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
-    for tag, value in values.items():
-      self._tensorboard.add_scalar(tag, value, step)
+    self._events.write(step, values)
     # JSON has no NaN.
     finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._file.write(json.dumps({"step": step, **finite}) + "\n")
