@@ -176,6 +176,21 @@ def test_stops_on_request_and_continues(finished, tmp_path, number):
   _assert_same_run(tmp_path / "run", results, finished)
 
 
+def test_continues_in_less_memory(tmp_path):
+  """What the sentence on too little memory advises."""
+  usual = tiny.config(model=dict(dropout_rate=0.0))
+  whole = train_and_evaluate(usual, tmp_path / "whole")
+  stop = _on_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+  with stop, pytest.raises(Stopped):
+    train_and_evaluate(usual, tmp_path / "run")
+  less = tiny.config(model=dict(dropout_rate=0.0, remat="full"), accum_steps=2)
+  results = train_and_evaluate(less, tmp_path / "run")
+  assert results["test"] == pytest.approx(whole["test"], rel=1e-5)
+  losses = [r["train/loss"] for r in _records(tmp_path / "run") if "train/loss" in r]
+  expected = [r["train/loss"] for r in _records(tmp_path / "whole") if "train/loss" in r]
+  assert losses == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_not_used(finished, tmp_path, caplog, damage):
   workdir = tmp_path / "run"

@@ -129,10 +129,12 @@ def test_survives_json():
   assert differences(saved, plan) == []
 
 
-def test_a_run_may_continue_on_another_mesh():
+def test_a_run_may_continue_on_another_mesh_and_in_less_memory():
   saved = make_plan(tiny.config()).to_dict()
   mesh = dict(replica=2, fsdp=2, tensor=2, max_whole=0.1)
   assert differences(saved, make_plan(tiny.config(mesh=mesh))) == []
+  smaller = tiny.config(accum_steps=2, model=dict(remat="full"))
+  assert differences(saved, make_plan(smaller)) == []
 
 
 def test_differences_name_what_changed():

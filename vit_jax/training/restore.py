@@ -213,6 +213,9 @@ def build_model(
     return _build_two_towers(plan, images, earlier)
   if earlier is not None:  # Its weights are in the checkpoint.
     model = earlier.create_model()
+    if "remat" in registry.model_fields(type(model)):  # It may change.
+      planned = registry.create_model(plan.model.name, **plan.model.overrides)
+      model = model.clone(remat=planned.remat)
   elif plan.from_scratch:
     model = registry.create_model(
       plan.model.name, **{**plan.model.overrides, "num_classes": num_classes}
