@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from vit_jax.errors import UserError
 from vit_jax.models.registry import create_model
-from vit_jax.training import losses, objectives, optim, restore
+from vit_jax.training import build, losses, objectives, optim
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.plan import InitPlan, make_plan
@@ -290,6 +290,6 @@ def test_a_locked_tower_with_batch_statistics_is_refused(tmp_path):
   plan = make_plan(config)
   plan = dataclasses.replace(plan, init=InitPlan())  # There are no weights to fetch here.
   with pytest.raises(UserError, match="would not stop the batch statistics of MobileViT") as caught:
-    restore.build_model(plan, 10)
+    build.build_model(plan, 10)
   assert_one_sentence(caught)
-  restore.build_model(dataclasses.replace(plan, frozen=None), 10)
+  build.build_model(dataclasses.replace(plan, frozen=None), 10)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vit_jax.data.transforms import Preprocessing, eval_transform, train_transform
 from vit_jax.errors import UserError
-from vit_jax.training import loop, multiscale, restore
+from vit_jax.training import build, loop, multiscale, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import MeshPlan, make_plan
 
@@ -174,7 +174,7 @@ def test_models_of_one_size_are_refused_before_anything_is_written(model, messag
 )
 def test_what_families_take(model, message):
   plan = make_plan(dict(tiny.config(pp=PP).to_dict(), model=model))
-  built, _ = restore.build_model(plan, 10)
+  built, _ = build.build_model(plan, 10)
   if message is None:
     multiscale.check(built, plan.pp)
   else:

@@ -19,9 +19,10 @@ import jax
 from vit_jax.dry_run import search, step
 from vit_jax.dry_run.search import Layout
 from vit_jax.errors import UserError
-from vit_jax.training import checks, restore, sharding
+from vit_jax.training import build, checks, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import Plan
+from vit_jax.training.state import state_target
 
 log = logging.getLogger(__name__)
 
@@ -179,8 +180,8 @@ def _may_have(plan: Plan, batch: int, accum_steps: int) -> bool:
 def _splits(plan: Plan, layout: Layout, mesh: jax.sharding.Mesh, num_classes: int) -> bool:
   """Whether this `fsdp` splits enough of the model's state."""
   plan = step.from_scratch(layout.applied(plan))
-  model, _ = restore.build_model(plan, num_classes)
-  target = restore.state_target(model, plan, None)
+  model, _ = build.build_model(plan, num_classes)
+  target = state_target(model, plan, None)
   on = mesh_lib.make_mesh(plan.mesh, list(mesh.devices.flat))
   try:
     sharding.check(target, on, plan.mesh.max_whole)

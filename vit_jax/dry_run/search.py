@@ -21,8 +21,9 @@ import ml_collections
 from vit_jax.dry_run import chips, flops, report, step
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+from vit_jax.training import build, sharding
 from vit_jax.training import plan as plan_lib
-from vit_jax.training import restore, sharding
+from vit_jax.training.state import state_target
 
 log = logging.getLogger(__name__)
 
@@ -327,8 +328,8 @@ def measure(
     traced = step.trace_loss(applied, num_classes, examples)
     residuals[remat] = traced.residual_bytes
     operations[remat] = flops.count(traced.jaxpr).peak_equivalent * plan.batch / examples
-  model, _ = restore.build_model(plan, num_classes)
-  target = restore.state_target(model, plan, None)
+  model, _ = build.build_model(plan, num_classes)
+  target = state_target(model, plan, None)
   rows = tuple(
     (sharding.path_of(path), x.shape, math.prod(x.shape) * x.dtype.itemsize)
     for path, x in jax.tree_util.tree_flatten_with_path(target)[0]

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.models import cost, registry
+from vit_jax.training import build, objectives, restore, sharding, task
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import objectives, restore, sharding, task
 from vit_jax.training.plan import InitPlan, ModelPlan, Plan
-from vit_jax.training.state import TrainState
+from vit_jax.training.state import TrainState, state_target
 from vit_jax.training.step import make_planned_step
 
 
@@ -96,8 +96,8 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
   """
   started = time.monotonic()
   plan.check_devices(mesh_lib.data_parallelism(mesh))
-  model, _ = restore.build_model(plan, num_classes)
-  target = restore.state_target(model, plan, mesh)
+  model, _ = build.build_model(plan, num_classes)
+  target = state_target(model, plan, mesh)
   sharding.check(target, mesh, plan.mesh.max_whole)
   objective, fixed = _objective(plan, model, num_classes)
   fixed_shardings = sharding.shardings(fixed, mesh)
@@ -126,8 +126,8 @@ class Loss:
 
 def trace_loss(plan: Plan, num_classes: int, examples: int = 2) -> Loss:
   """Traces the loss of `examples` examples, at least two."""
-  model, _ = restore.build_model(plan, num_classes)
-  target = restore.state_target(model, plan, None)
+  model, _ = build.build_model(plan, num_classes)
+  target = state_target(model, plan, None)
   objective, fixed = _objective(plan, model, num_classes)
   mesh = mesh_lib.make_mesh(devices=jax.devices("cpu")[:1])
 

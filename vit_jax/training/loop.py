@@ -19,7 +19,7 @@ from etils import epath
 from vit_jax.data import loader, sources
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.training import checkpointing, multiscale, optim, restore, room, sharding
+from vit_jax.training import build, checkpointing, multiscale, optim, restore, room, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
@@ -27,7 +27,7 @@ from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.divergence import Guard
 from vit_jax.training.preemption import StopSignal
 from vit_jax.training.progress import Progress
-from vit_jax.training.state import create_state
+from vit_jax.training.state import create_state, init_images, state_target
 from vit_jax.training.step import make_planned_step
 from vit_jax.training.stream import Stream
 from vit_jax.training.task import make_task
@@ -101,9 +101,9 @@ def _run(
 
   task = make_task(plan, dataset.class_names)
   num_classes = len(dataset.class_names)
-  model, variables = restore.build_model(plan, num_classes, earlier)
+  model, variables = build.build_model(plan, num_classes, earlier)
   multiscale.check(model, plan.pp)
-  target = restore.state_target(model, plan, mesh)
+  target = state_target(model, plan, mesh)
   sharding.check(target, mesh, plan.mesh.max_whole)
   log.info(sharding.describe(target, mesh))
   shardings = jax.tree.map(lambda x: x.sharding, target)
@@ -150,13 +150,13 @@ def _run(
     start, timer = checkpointer.last_step, None
     if start is None:
       if earlier:  # Not one of its checkpoints is usable.
-        model, variables = restore.build_model(plan, num_classes)
+        model, variables = build.build_model(plan, num_classes)
       start = 0
       state = create_state(
         model,
         variables,
         optim.make_optimizer(plan),
-        restore.init_images(plan.pp),
+        init_images(plan.pp),
         plan.seed,
         shardings=shardings,
         ema=plan.ema_decay is not None,

@@ -11,16 +11,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.models.lit import example_inputs
-from vit_jax.training import checkpointing, continuation, optim, sharding
+from vit_jax.training import checkpointing, continuation
 from vit_jax.training import plan as plan_lib
-from vit_jax.training.state import TrainState, create_state
+from vit_jax.training.state import state_target
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -192,139 +190,6 @@ def load_run(
     state = checkpointer.restore(step, state_target(model, plan, None))
     metrics = checkpointer.metrics(step) or None
   return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
-
-
-def build_model(
-  plan: plan_lib.Plan, num_classes: int, earlier: RunInfo | None = None
-) -> tuple[nn.Module, dict[str, Any] | None]:
-  """Returns the model of a plan, and its variables if they come from a file.
-
-  Args:
-    plan: the run's.
-    num_classes: of the data set.
-    earlier: the run that is being continued: its model is made again, and no file is read.
-
-  Raises:
-    UserError: if the weights, the image size or the classifier do not fit.
-  """
-  variables = None
-  images = init_images(plan.pp)
-  if plan.text:
-    return _build_two_towers(plan, images, earlier)
-  if earlier is not None:  # Its weights are in the checkpoint.
-    model = earlier.create_model()
-    if "remat" in registry.model_fields(type(model)):  # It may change.
-      planned = registry.create_model(plan.model.name, **plan.model.overrides)
-      model = model.clone(remat=planned.remat)
-  elif plan.from_scratch:
-    model = registry.create_model(
-      plan.model.name, **{**plan.model.overrides, "num_classes": num_classes}
-    )
-  else:
-    from vit_jax.checkpoints.pretrained import from_pretrained
-
-    model, variables = from_pretrained(
-      plan.model.name,
-      checkpoint=plan.weights,
-      num_classes=num_classes,
-      image_size=plan.pp.size,
-      channels=plan.pp.channels,
-      **plan.model.overrides,
-    )
-  # Traces the model, so that a size that does not fit is refused before anything is written.
-  logits, shapes = jax.eval_shape(
-    lambda: model.init_with_output(jax.random.key(0), images, train=False)
-  )
-  _refuse_frozen_statistics(plan, model, shapes)
-  if logits.shape != (1, num_classes):
-    raise UserError(
-      f"model {plan.model.name} gives outputs of shape {logits.shape[1:]} per image instead of "
-      f"{num_classes} logits; choose a classifier that pools."
-    )
-  return model, variables
-
-
-def _build_two_towers(
-  plan: plan_lib.Plan, images: jax.Array, earlier: RunInfo | None
-) -> tuple[nn.Module, dict[str, Any] | None]:
-  from vit_jax.checkpoints import lit, pretrained
-
-  variables = None
-  name, overrides = plan.model.name, plan.model.overrides
-  if earlier is not None:
-    model = earlier.create_model()
-  elif plan.init.img or plan.init.txt:
-    _check_normalization(plan)
-    files = dataclasses.asdict(plan.init)
-    model, variables = lit.load_towers(name, files, overrides, images, plan.seed)
-  elif plan.from_scratch:
-    model = registry.create_model(name, **overrides)
-  else:
-    model, variables = pretrained.from_pretrained(
-      name, plan.weights, image_size=plan.pp.size, channels=plan.pp.channels, **overrides
-    )
-  inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
-  _refuse_frozen_statistics(plan, model.img, shapes)
-  return model, variables
-
-
-def _refuse_frozen_statistics(plan: plan_lib.Plan, model: nn.Module, shapes: Any) -> None:
-  """In training they are the batch's, and go on being averaged, whatever is frozen."""
-  if plan.frozen and "batch_stats" in shapes:
-    raise UserError(
-      f"config.frozen={plan.frozen!r} would not stop the batch statistics of "
-      f"{type(model).__name__}; train all of it (--config.frozen=), or choose a model without, "
-      "such as ViT, Swin or PoolFormer."
-    )
-
-
-def _check_normalization(plan: plan_lib.Plan) -> None:
-  """Refuses other pixel values than the image tower was trained on, where its file tells them."""
-  from vit_jax.checkpoints import preprocessing
-
-  if not plan.init.img:
-    return
-  try:
-    theirs = preprocessing.preprocessing_for(plan.init.img).settings
-  except UserError:
-    return
-  told = {key: getattr(theirs, key) for key in ("mean", "std")}
-  if theirs.channels == plan.pp.channels and told != {k: getattr(plan.pp, k) for k in told}:
-    options = " ".join(f"--config.pp.{key}={value}".replace(" ", "") for key, value in told.items())
-    raise UserError(
-      f"{plan.init.img} was trained on images with mean {theirs.mean} and std {theirs.std}, this "
-      f"run has {plan.pp.mean} and {plan.pp.std}; add {options}."
-    )
-
-
-def init_images(preprocessing: Preprocessing) -> jax.Array:
-  """A blank normalised image [1, h, w, c], which fixes the shapes of the parameters."""
-  return jnp.zeros((1, *preprocessing.size, preprocessing.channels), jnp.float32)
-
-
-def state_target(
-  model: nn.Module, plan: plan_lib.Plan, mesh: jax.sharding.Mesh | None
-) -> TrainState:
-  """The shapes, types and shardings of a run's state; of one on a single device without a mesh."""
-  shapes = jax.eval_shape(
-    lambda: create_state(
-      model,
-      None,
-      optim.make_optimizer(plan),
-      init_images(plan.pp),
-      0,
-      ema=plan.ema_decay is not None,
-    )
-  )
-  if mesh is None:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    places = jax.tree.map(lambda x: device, shapes)
-  else:
-    places = sharding.shardings(shapes, mesh)
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
-  )
 
 
 def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.data.transforms import Preprocessing
 from vit_jax.models.lit import example_inputs
+from vit_jax.training import optim, sharding
+from vit_jax.training import plan as plan_lib
 
 
 @flax.struct.dataclass
@@ -86,3 +89,32 @@ def create_state(
     )
 
   return jax.jit(create, out_shardings=shardings)(variables, seed)
+
+
+def init_images(preprocessing: Preprocessing) -> jax.Array:
+  """A blank normalised image [1, h, w, c], which fixes the shapes of the parameters."""
+  return jnp.zeros((1, *preprocessing.size, preprocessing.channels), jnp.float32)
+
+
+def state_target(
+  model: nn.Module, plan: plan_lib.Plan, mesh: jax.sharding.Mesh | None
+) -> TrainState:
+  """The shapes, types and shardings of a run's state; of one on a single device without a mesh."""
+  shapes = jax.eval_shape(
+    lambda: create_state(
+      model,
+      None,
+      optim.make_optimizer(plan),
+      init_images(plan.pp),
+      0,
+      ema=plan.ema_decay is not None,
+    )
+  )
+  if mesh is None:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.map(lambda x: device, shapes)
+  else:
+    places = sharding.shardings(shapes, mesh)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+  )
