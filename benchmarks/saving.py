@@ -28,7 +28,7 @@ from vit_jax.training.loop import train_and_evaluate
 def run(steps: int, every: int) -> dict[str, float]:
   """Seconds of a run's steps, and of them in `save`."""
   config = quickstart.get_config()
-  config.model = {"name": "ViT-S_16", "patch_size": 4}
+  config.model = {"name": "ViT-S_16", "patch_size": 16}
   config.batch, config.baseline = 32, None
   config.total_steps, config.warmup_steps = steps, steps // 10
   config.eval_every, config.checkpoint_every, config.progress_every = 0, every, steps
