@@ -48,7 +48,7 @@ class Row:
 
 SLICES = ("1x1x1", "4x4x4", "8x8x8", "16x16x16", "2x2x2")  # Of v5p.
 STRONG = [Row(model, f"v5p:{shape}") for shape in SLICES for model in MODELS]
-# Along one side of the slice.
+# With `fsdp` along one side of the slice.
 SHARDED = [Row(model, "v5p:16x16x16", fsdp=16) for model in ("B/16", "G/14")]
 PODS = [Row("B/16", "v5e:16x16", slices) for slices in (1, 4, 16)]
 
