@@ -54,6 +54,20 @@ def test_links_of_two_dimensions_and_of_a_closed_ring():
   assert roofline.ring_bandwidth(pod, slice_of(16)) == 200e9
 
 
+def test_links_of_a_part_of_a_dimension():
+  pod = chips.parse("v5e:16x16")
+  line = slice_of(16)[:16]
+  # The first half is a row of chips with no way round.
+  assert roofline.ring_bandwidth(pod, line[:8]) == 50e9
+  # Every other chip is a ring, whose links serve the chips between as well.
+  assert roofline.ring_bandwidth(pod, line[::2]) == 50e9
+  assert roofline.ring_bandwidth(pod, line[::4]) == 25e9
+  assert roofline.ring_bandwidth(chips.parse("v5e:8x8"), slice_of(8)[:8:2]) == 25e9
+  # Neighbours, also round the end.
+  assert roofline.ring_bandwidth(pod, line[:2]) == 50e9
+  assert roofline.ring_bandwidth(pod, [line[0], line[15]]) == 50e9
+
+
 def test_slices_send_only_their_share_over_the_data_center():
   topology = chips.parse("v5e:2x2", slices=2)
   reduced = Collective("all-reduce", ("replica", "data"), tuple(range(8)), 1, 8 * 10**9)

@@ -9,6 +9,7 @@ which of the three limits a run, and to compare one layout with another.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ ASSUMPTIONS = (
   "Estimate from published rates, not a measurement. Compute: operations at the bfloat16 peak. "
   "Memory: what the program reads and writes outside of fusions, at the memory's bandwidth. "
   "Communication: rings over the links of the torus dimensions that a group spans, at half the "
-  "rate where a slice is too short to close the ring; between slices over the data center network. "
+  "rate where the ring does not close, and less where groups share links; between slices over the "
+  "data center network. "
   "A step takes the longest of the three if all overlap, their sum if nothing does. "
   "Input, evaluation and checkpoints are left out."
 )
@@ -171,6 +173,13 @@ def ring_bandwidth(topology: Topology, members: Sequence[Any]) -> float:
   both_ways = chip.ici / (2 * chip.dims)  # Of the two links along one dimension.
   total = 0.0
   for dim, side in enumerate(topology.shape):
-    if len({member.coords[dim] for member in members}) > 1:
-      total += both_ways if side % chip.ring == 0 else both_ways / 2
+    places = sorted({member.coords[dim] for member in members})
+    if len(places) < 2:
+      continue
+    wraps = side % chip.ring == 0
+    gaps = [after - before for before, after in itertools.pairwise(places)]
+    gaps += [places[0] + side - places[-1]] if wraps else []
+    apart = min(gaps)  # So many groups lie between each other's chips and share the links.
+    closed = wraps and len(places) * apart == side
+    total += (both_ways if closed else both_ways / 2) / apart
   return total or both_ways / 2
