@@ -285,6 +285,23 @@ def test_one_bad_image_never_stops_a_small_run_unless_asked(tmp_path):
     take(TrainLoader(source, SMALL, batch_size=4, seed=0, max_bad_fraction=0).iterator(), 6)
 
 
+@pytest.mark.parametrize("stage", ["training", "evaluation"])
+def test_each_of_several_processes_counts_against_its_part(tmp_path, stage):
+  """Otherwise none of many would ever see enough bad images of a split."""
+  write_folder(tmp_path, {"train/cat": 20, "train/dog": 20})
+  source = open_dataset(str(tmp_path)).source("train")
+  for name in ("000", "004", "008"):
+    (tmp_path / f"train/cat/{name}.jpg").write_text("no image")
+  options = dict(batch_size=2, max_bad_fraction=0.1, shard_count=4)
+  assert len(source) == 40  # 4 may be bad of all, 1 of the 10 that a process reads.
+  with pytest.raises(UserError, match=r"^\d of 1\d images cannot be read"):
+    for shard in range(4):  # In evaluation the three are in one part.
+      if stage == "training":
+        take(TrainLoader(source, SMALL, seed=0, shard_index=shard, **options).iterator(), 6)
+      else:
+        list(eval_batches(source, SMALL, shard_index=shard, **options))
+
+
 def test_nothing_but_bad_images_ends(tmp_path):
   write_folder(tmp_path, {"train/cat": 1, "train/dog": 1})
   for name in ("cat", "dog"):

@@ -64,6 +64,13 @@ def test_keeps_the_best_and_the_last_two(tmp_path):
     assert (checkpointer.steps, checkpointer.best_step) == ([2, 6, 7], 6)
 
 
+def test_what_is_better_is_known_before_it_is_written(tmp_path):
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, _state(1), _iterator(), {}, _scores(0.9, 1.0))
+    assert not checkpointer.is_better(_scores(0.8, 1.0))
+    assert checkpointer.is_better(_scores(0.95, 1.0))
+
+
 def test_keeps_more_if_asked_to(tmp_path):
   with Checkpointer(tmp_path / "c", keep_last=3, keep_every=4) as checkpointer:
     for step in range(1, 10):

@@ -146,10 +146,30 @@ def test_a_lost_process_ends_the_others_and_all_continue(tmp_path):
     assert time.monotonic() - killed < 30
   assert codes == [69, 128 + signal.SIGKILL], told
   assert "Another process stopped answering" in told[0] and "Traceback" not in told[0]
+  # To make it harder, the last checkpoint is not whole.
+  whole = sorted((tmp_path / "run" / "checkpoints").glob("*/manifest.json"), key=_step_of)
+  whole[-1].unlink()
   with hosts(2, tmp_path, **settings) as processes:
     codes, told = end(processes)
   assert codes == [0, 0], told
-  assert int(re.search(r"continuing .* at step (\d+) of 400", told[0])[1]) >= 40
+  assert f"at step {_step_of(whole[-2])} of 400" in told[0]
+
+
+def _step_of(manifest):
+  return int(manifest.parent.name)
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_takes_its_child_along(tmp_path):
+  with hosts(1, tmp_path, total_steps=4000, checkpoint_every=20, eval_every=0) as [process]:
+    wait_for_step(tmp_path, 20)
+    [child] = children(process)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while pathlib.Path(f"/proc/{child}").exists() and time.monotonic() < until:
+      time.sleep(0.05)
+  assert not pathlib.Path(f"/proc/{child}").exists()
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import io
 import json
 
 import jax.numpy as jnp
 import rich.console
 
-from vit_jax.training import progress
+from vit_jax.training import progress, records
 
 
 def _metrics(loss):
@@ -141,3 +142,19 @@ def test_the_rate_of_results_that_arrive_together_is_that_of_the_steps(tmp_path,
       _train(p, range(first, first + 10))
   rates = [r.get("train/images_per_second") for r in progress.read_metrics(tmp_path)]
   assert rates[0] < 40 and rates[5:] == [40.0] * 15  # Batches of 4.
+
+
+def test_records_in_a_bucket_are_written_anew(monkeypatch):
+  """Against an object store in memory, whose files are there once they are closed."""
+  import fsspec
+  from fsspec.implementations.memory import MemoryFileSystem
+
+  fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
+  monkeypatch.setattr(records, "REWRITE_SECONDS", 0.0)
+  with contextlib.closing(records.Records("gs://bucket/run", 0)) as file:
+    for step in (2, 4, 6):
+      file.write({"step": step})
+    assert [r["step"] for r in records.read_metrics("gs://bucket/run")] == [2, 4, 6]
+  with contextlib.closing(records.Records("gs://bucket/run", 4)) as file:
+    file.write({"step": 5})
+  assert [r["step"] for r in records.read_metrics("gs://bucket/run")] == [2, 4, 5]

@@ -159,3 +159,9 @@ def test_shares_that_overlap_are_refused():
 def test_a_mesh_that_does_not_fit(plan, words):
   with pytest.raises(UserError, match=words):
     mesh_lib.make_mesh(plan)
+
+
+def test_a_mesh_that_leaves_a_process_out_is_refused():
+  devices = [types.SimpleNamespace(platform="gpu", process_index=i // 4) for i in range(8)]
+  with pytest.raises(UserError, match="leaves nothing to do to 1 of 2 processes"):
+    mesh_lib.make_mesh(MeshPlan(data=4), devices)

@@ -33,12 +33,21 @@ class _Failure:
 
 
 class BadImages:
-  """The images that could not be read: counted once each, logged once each, limited."""
+  """The images that could not be read: counted once each, logged once each, limited.
 
-  def __init__(self, examples: int, max_fraction: float):
+  The limit is a share of what this process has to read of the split: its part, and what it has been
+  given beyond that, since in training every epoch has another part for it.
+
+  Attributes:
+    given: images that were read so far, or could not be.
+  """
+
+  def __init__(self, examples: int, max_fraction: float, processes: int):
     self._examples = examples
     self._max_fraction = max_fraction
+    self._part = math.ceil(examples / processes)
     self._reasons: dict[str, str] = {}
+    self.given = 0
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -58,10 +67,11 @@ class BadImages:
     self._reasons[failure.id] = str(failure.error)
     _LOGGER.warning("skipped the bad image %s: %s", failure.id, failure.error)
     # One bad image never stops a run, however small the split, unless the fraction is 0.
-    allowed = max(int(self._max_fraction * self._examples), 1 if self._max_fraction > 0 else 0)
+    seen = min(max(self._part, self.given), self._examples)
+    allowed = max(int(self._max_fraction * seen), 1 if self._max_fraction > 0 else 0)
     if len(self._reasons) > min(allowed, self._examples - 1):
       raise UserError(
-        f"{len(self._reasons)} of {self._examples} images cannot be read, the last of them "
+        f"{len(self._reasons)} of {seen} images cannot be read, the last of them "
         f"{failure.id} ({failure.error}); this is more "
         f"than the allowed share of {self._max_fraction:g}; repair or remove them, or raise "
         "config.max_bad_fraction."
@@ -85,9 +95,12 @@ class _SkipBadIterator(grain.DatasetIterator):
     self._bad = bad
 
   def __next__(self) -> dict[str, Any]:
-    while isinstance(element := next(self._parent), _Failure):
+    while True:
+      element = next(self._parent)
+      self._bad.given += 1
+      if not isinstance(element, _Failure):
+        return element
       self._bad.add(element)
-    return element
 
   def get_state(self) -> dict[str, Any]:
     return self._parent.get_state()
@@ -196,7 +209,7 @@ class TrainLoader:
     if batch_size < 1:
       raise UserError(f"batch={batch_size} must be at least 1.")
     self.batch_size = batch_size
-    self._bad = BadImages(len(source), max_bad_fraction)
+    self._bad = BadImages(len(source), max_bad_fraction, shard_count)
     transform = train_transform(preprocessing, captions)
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # Any seed to 32 bits.
     order = _Order(len(source), seed)
@@ -272,7 +285,7 @@ class EvalBatches:
       raise UserError(f"batch_eval={batch_size} must be at least 1.")
     self.batch_size = batch_size
     self._shape = (*preprocessing.size, preprocessing.channels)
-    self._bad = BadImages(len(source), max_bad_fraction)
+    self._bad = BadImages(len(source), max_bad_fraction, shard_count)
     order = grain.MapDataset.range(len(source)).slice(slice(shard_index, None, shard_count))
     # All processes get as many batches, since they have to step together.
     self._batches = math.ceil(math.ceil(len(source) / shard_count) / batch_size)

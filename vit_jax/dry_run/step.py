@@ -129,7 +129,7 @@ def trace_loss(plan: Plan, num_classes: int, examples: int = 2) -> Loss:
   model, _ = build.build_model(plan, num_classes)
   target = state_target(model, plan, None)
   objective, fixed = _objective(plan, model, num_classes)
-  mesh = mesh_lib.make_mesh(devices=jax.devices("cpu")[:1])
+  mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
 
   def loss(params: Any, collections: Any, batch: Any, fixed: Any) -> jax.Array:
     rng = jax.random.key(0)

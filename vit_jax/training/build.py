@@ -36,10 +36,7 @@ def build_model(
   if plan.text:
     return _build_two_towers(plan, images, earlier)
   if earlier is not None:  # Its weights are in the checkpoint.
-    model = earlier.create_model()
-    if "remat" in registry.model_fields(type(model)):  # It may change.
-      planned = registry.create_model(plan.model.name, **plan.model.overrides)
-      model = model.clone(remat=planned.remat)
+    model = _with_remat_of(earlier.create_model(), _planned(plan))
   elif plan.from_scratch:
     model = registry.create_model(
       plan.model.name, **{**plan.model.overrides, "num_classes": num_classes}
@@ -68,6 +65,16 @@ def build_model(
   return model, variables
 
 
+def _planned(plan: plan_lib.Plan) -> nn.Module:
+  return registry.create_model(plan.model.name, **plan.model.overrides)
+
+
+def _with_remat_of(model: nn.Module, planned: nn.Module) -> nn.Module:
+  """The model of an earlier run with what may change, where it has it."""
+  known = "remat" in registry.model_fields(type(model))
+  return model.clone(remat=planned.remat) if known else model
+
+
 def _build_two_towers(
   plan: plan_lib.Plan, images: jax.Array, earlier: RunInfo | None
 ) -> tuple[nn.Module, dict[str, Any] | None]:
@@ -76,7 +83,10 @@ def _build_two_towers(
   variables = None
   name, overrides = plan.model.name, plan.model.overrides
   if earlier is not None:
-    model = earlier.create_model()
+    model, planned = earlier.create_model(), _planned(plan)
+    model = model.clone(
+      img=_with_remat_of(model.img, planned.img), txt=_with_remat_of(model.txt, planned.txt)
+    )
   elif plan.init.img or plan.init.txt:
     _check_normalization(plan)
     files = dataclasses.asdict(plan.init)

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -76,8 +76,11 @@ class Checkpointer:
     self._hashing: concurrent.futures.Future | None = None
     self._threads = concurrent.futures.ThreadPoolExecutor(1)
     self._lock = _lock(self._directory) if write else None
-    self._unusable = _unusable_steps(self._directory)
-    if write and jax.process_index() == 0:
+    self._scores: dict[int, dict[str, float]] = {}  # Of the steps that this process saved.
+    # Of several processes one looks and clears away; the others wait in Orbax's constructor.
+    alone = not write or jax.process_index() == 0
+    self._unusable = _unusable_steps(self._directory) if alone else {}
+    if write:
       for step, reason in self._unusable.items():
         _clear_away(self._directory / str(step), reason)
       self._unusable = {}
@@ -130,7 +133,9 @@ class Checkpointer:
 
   def metrics(self, step: int) -> dict[str, float]:
     """Validation metrics of a step, as given to `save`; empty if it was not evaluated."""
-    return dict(self._manager.metrics(step) or {})
+    # The files of a step that is still being written do not tell.
+    scores = self._scores[step] if step in self._scores else self._manager.metrics(step)
+    return dict(scores or {})
 
   def is_better(self, metrics: Mapping[str, float]) -> bool:
     """Whether `metrics` beat those of every saved step."""
@@ -158,6 +163,7 @@ class Checkpointer:
       UserError: if the directory cannot be written.
     """
     self.wait()
+    self._scores[step] = dict(metrics or {})
     with self._explaining_failure(step):
       self._manager.save(
         step,
@@ -166,7 +172,7 @@ class Checkpointer:
           data=grain.checkpoint.CheckpointSave(iterator),
           config=ocp.args.JsonSave(dict(config)),
         ),
-        metrics=dict(metrics or {}),
+        metrics=self._scores[step],
       )
     self._pending = step
 
@@ -183,7 +189,7 @@ class Checkpointer:
       ) from error
 
   def poll(self) -> None:
-    """Notes the hashes of a save that has finished meanwhile; never waits."""
+    """Notes the hashes of a save that has finished meanwhile; does not wait for one."""
     if self._pending is not None and not self._manager.is_saving_in_progress():
       self._seal()
 
@@ -303,10 +309,11 @@ def _defect(step_directory: epath.Path) -> str | None:
     return ""
   try:
     hashes = json.loads(manifest.read_text())["sha256"]
-    for name, expected in hashes.items():
+    for name in hashes:
       if not (step_directory / name).exists():
         return f"{name} is missing"
-      if _sha256(step_directory / name) != expected:
+    for name, found in _sha256s(step_directory, hashes).items():
+      if found != hashes[name]:
         return f"{name} has changed"
   except (OSError, ValueError, KeyError, AttributeError):
     return f"{_MANIFEST} cannot be read"
@@ -315,7 +322,7 @@ def _defect(step_directory: epath.Path) -> str | None:
 
 def _clear_away(step_directory: epath.Path, reason: str) -> None:
   """Makes room for the step to be saved again; keeps damaged files for their owner to look at."""
-  if not reason:
+  if not reason or "://" in os.fspath(step_directory):  # A bucket has no directories to move.
     step_directory.rmtree()
     return
   attic = step_directory.parent.parent / "damaged"
@@ -327,7 +334,7 @@ def _clear_away(step_directory: epath.Path, reason: str) -> None:
 
 
 def _write_manifest(step_directory: epath.Path) -> None:
-  hashes = {name: _sha256(step_directory / name) for name in sorted(_files(step_directory))}
+  hashes = _sha256s(step_directory, sorted(_files(step_directory)))
   write_atomically(step_directory / _MANIFEST, json.dumps({"sha256": hashes}, indent=1))
 
 
@@ -337,6 +344,12 @@ def _files(directory: epath.Path, prefix: str = "") -> Iterator[str]:
       yield from _files(path, f"{prefix}{path.name}/")
     else:
       yield prefix + path.name
+
+
+def _sha256s(directory: epath.Path, names: Iterable[str]) -> dict[str, str]:
+  """Hashes of files, several at a time: a large state, or a bucket, would take too long."""
+  with concurrent.futures.ThreadPoolExecutor(8) as threads:
+    return dict(zip(names, threads.map(lambda name: _sha256(directory / name), names), strict=True))
 
 
 def _sha256(path: epath.Path) -> str:

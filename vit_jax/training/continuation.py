@@ -14,7 +14,8 @@ from vit_jax.training.plan import MeshPlan, Plan
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
   *("keep_last", "keep_every"),
-  *("accum_steps", "model.overrides.remat"),  # What makes a step fit into less memory.
+  # What makes a step fit into less memory.
+  *("accum_steps", *(f"model.overrides.{tower}remat" for tower in ("", "img.", "txt."))),
   *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "stall_timeout"),
   "baseline",
   *(f"mesh.{field.name}" for field in dataclasses.fields(MeshPlan)),

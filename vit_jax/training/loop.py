@@ -164,9 +164,7 @@ def _run(
     else:
       saved = checkpointer.saved(start)
       timer = saved["timer"]
-      # Runs that were saved without it were read by all processes.
-      position = saved.get("stream", {"shares": jax.process_count(), "first": 0, "taken": start})
-      same = stream.continue_from(position)
+      same = stream.continue_from(saved["stream"])
       state = checkpointer.restore(start, target, stream.iterator if same else None)
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
 

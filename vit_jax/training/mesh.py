@@ -62,6 +62,12 @@ def make_mesh(
       f"config.mesh ({written}) leaves out {len(devices) - total} of {len(devices)} TPU chips, "
       "which the links between them do not allow; set one of its axes to -1."
     )
+  used = {device.process_index for device in devices[:total]}
+  if idle := {device.process_index for device in devices} - used:
+    raise UserError(
+      f"config.mesh ({written}) leaves nothing to do to {len(idle)} of {len(idle) + len(used)} "
+      "processes; start fewer, or set one of its axes to -1."
+    )
   slices = len({getattr(device, "slice_index", 0) for device in devices[:total]})
   if slices > 1 and shape["replica"] % slices:
     raise UserError(

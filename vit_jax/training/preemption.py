@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import Any
@@ -44,4 +45,6 @@ class StopSignal:
     del frame
     if self._requested and number == signal.SIGINT:
       raise KeyboardInterrupt
+    if not self._requested:
+      os.write(2, b"stopping after this step, when all is saved\n")
     self._requested = True

@@ -58,8 +58,6 @@ def join(
     raise UserError(f"--process={index} is not one of the {count} processes; count from 0.")
   import jax
 
-  if os.environ.get(_SUPERVISED):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
     jax.distributed.initialize(
       address,
@@ -105,13 +103,15 @@ def supervise(arguments: Sequence[str]) -> int | None:
     Lost: another process was lost.
   """
   if os.environ.get(_SUPERVISED):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on.
+    _end_with_the_parent()
     return None
   command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
   child = subprocess.Popen(command, env={**os.environ, _SUPERVISED: "1"})
   interrupts = 0
 
   def forward(number: int, frame: Any) -> None:
-    """Ctrl-C reaches the child too, which leaves it to this; a second one ends it at once."""
+    """Asks the child to stop; a second Ctrl-C ends it at once."""
     nonlocal interrupts
     del frame
     interrupts += number == signal.SIGINT
@@ -126,6 +126,17 @@ def supervise(arguments: Sequence[str]) -> int | None:
   if code == -signal.SIGABRT:
     raise Lost(lost())
   return code if code >= 0 else 128 - code
+
+
+def _end_with_the_parent() -> None:
+  """On Linux: a parent that is killed, and can pass nothing on, takes this process with it."""
+  if not sys.platform.startswith("linux"):
+    return
+  import ctypes
+
+  set_parent_death_signal = 1
+  with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -165,6 +176,6 @@ def _end(code: int) -> None:
 def lost() -> str:
   """What to say when another process is gone."""
   return (
-    "Another process stopped answering, so this one ended; its log may say why. The last "
-    "checkpoint stands: run the same command in all processes to continue from it."
+    "Another process stopped answering, and its log may say why, or this one failed as said above. "
+    "The last checkpoint stands: run the same command in all processes to continue from it."
   )

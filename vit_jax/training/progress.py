@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import math
 import os
 import statistics
@@ -19,10 +18,9 @@ import rich.console
 import rich.progress
 from etils import epath
 
-from vit_jax.training.checkpointing import write_atomically
 from vit_jax.training.events import Events
+from vit_jax.training.records import Records, read_metrics
 
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 RATE_SECONDS = 0.5  # Results may arrive several at once; over less than this a rate says nothing.
 
@@ -73,9 +71,7 @@ class Progress:
     self._writes = jax.process_index() == 0
     if not self._writes:
       return
-    _truncate(self._workdir / METRICS, start_step)
-    self._file = (self._workdir / METRICS).open("a")
-    self._events = Events(self._workdir / "tensorboard", start_step + 1)
+    self._open(start_step)
     self._console = console or rich.console.Console(stderr=True)
     self._bar = rich.progress.Progress(
       rich.progress.BarColumn(bar_width=20),
@@ -94,8 +90,16 @@ class Progress:
   def __exit__(self, *exc: object) -> None:
     if self._writes:
       self._bar.stop()
-      self._file.close()
-      self._events.close()
+      self._close()
+
+  def _open(self, step: int) -> None:
+    """Goes on with the records after `step`."""
+    self._records = Records(self._workdir, step)
+    self._events = Events(self._workdir / "tensorboard", step + 1)
+
+  def _close(self) -> None:
+    self._records.close()
+    self._events.close()
 
   @property
   def timer(self) -> dict[str, float]:
@@ -140,13 +144,9 @@ class Progress:
     self._last = None
     self._timed_step = step
     self._start_clock()
-    if not self._writes:
-      return
-    self._file.close()
-    _truncate(self._workdir / METRICS, step)
-    self._file = (self._workdir / METRICS).open("a")
-    self._events.close()
-    self._events = Events(self._workdir / "tensorboard", step + 1)
+    if self._writes:
+      self._close()
+      self._open(step)
 
   def evaluated(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records an evaluation."""
@@ -206,20 +206,7 @@ class Progress:
     self._events.write(step, values)
     # JSON has no NaN.
     finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    self._file.write(json.dumps({"step": step, **finite}) + "\n")
-    self._file.flush()
-
-
-def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-  """Reads `metrics.jsonl`; a last line that a crash cut short is left out."""
-  path = epath.Path(workdir) / METRICS
-  records = []
-  for line in path.read_text().splitlines() if path.exists() else []:
-    try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
-  return records
+    self._records.write({"step": step, **finite})
 
 
 def plot_curves(workdir: str | os.PathLike) -> epath.Path:
@@ -250,17 +237,6 @@ def plot_curves(workdir: str | os.PathLike) -> epath.Path:
   with path.open("wb") as file:
     figure.savefig(file, format="png", dpi=120)
   return path
-
-
-def _truncate(path: epath.Path, last_step: int) -> None:
-  """Drops the records beyond `last_step`, and of tests: the run is about to write them again."""
-  if path.exists():
-    # A test is of the best step, which may lie before.
-    again = lambda r: (
-      r.get("step", 0) > last_step or any(k.startswith(("test/", "test_raw/")) for k in r)
-    )
-    kept = [r for r in read_metrics(path.parent) if not again(r)]
-    write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
 
 
 def _clock_time(seconds: float) -> str:

@@ -126,6 +126,11 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
         "model_fields": _tuples(content["model_fields"]),
       }
     )
+  except ImportError as error:
+    raise UserError(
+      f"{path.parent} is in a bucket, for which packages are missing ({error}): "
+      'pip install "vit_jax[gcs]".'
+    ) from error
   except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
     raise UserError(f"{path} cannot be read ({error}); use another workdir.") from error
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 log = logging.getLogger(__name__)
 
 
@@ -80,12 +82,18 @@ class Stream:
   @property
   def position(self) -> dict[str, int]:
     """What a checkpoint says beside the iterator's state."""
-    return {"shares": self._shares, "first": self._first, "taken": self._taken}
+    return {
+      "processes": jax.process_count(),  # Each of them saves its iterator's state.
+      "shares": self._shares,
+      "first": self._first,
+      "taken": self._taken,
+    }
 
   def continue_from(self, position: dict[str, int]) -> bool:
     """Opens the stream where it stood; whether the iterator's saved state is to be restored too."""
     self._taken = position["taken"]
-    same = position["shares"] == self._shares
+    now = self.position
+    same = all(position[key] == now[key] for key in ("processes", "shares"))
     self._first = position["first"] if same else self._taken * self._batch
     if self._first:
       self.iterator = self._open_at(self._first)
