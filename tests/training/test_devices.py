@@ -153,7 +153,7 @@ def _compare(run, steps, meshes, rtol):
     np.testing.assert_allclose(losses, one, rtol=rtol, err_msg=mesh)
 
 
-@pytest.mark.parametrize("run", ["vit", "swin", "mobilevit", "deit-distilled", "lit"])
+@pytest.mark.parametrize("run", ["vit", "swin", "deit-distilled"])
 def test_eight_devices_compute_what_one_does(run):
   # The largest difference when this was written was 6e-7, of the sum over all pairs.
   _compare(run, STEPS, ("mixed",), 2e-6)

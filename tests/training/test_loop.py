@@ -139,7 +139,10 @@ def finished_with_mixup(tmp_path_factory):
 
 
 # At step 8 the hashes of step 6 may or may not have been written already.
-@pytest.mark.parametrize("moment, continues_at", [("training", "[46]"), ("saving", "4")])
+@pytest.mark.parametrize(
+  "moment, continues_at",
+  [pytest.param("training", "[46]", marks=pytest.mark.slow), ("saving", "4")],
+)
 def test_kill_9_changes_nothing(finished_with_mixup, tmp_path, caplog, moment, continues_at):
   results = _killed_and_continued("mixup", tmp_path / "run", moment, continues_at, caplog)
   _assert_same_run(tmp_path / "run", results, finished_with_mixup)
@@ -176,6 +179,7 @@ def test_stops_on_request_and_continues(finished, tmp_path, number):
   _assert_same_run(tmp_path / "run", results, finished)
 
 
+@pytest.mark.slow
 def test_continues_in_less_memory(tmp_path):
   """What the sentence on too little memory advises."""
   usual = tiny.config(model=dict(dropout_rate=0.0))

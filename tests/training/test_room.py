@@ -79,6 +79,7 @@ def told():
   return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "case, change",
   [
@@ -97,6 +98,7 @@ def test_what_suffices_is_named_with_its_figures(told, case, change):
   )
 
 
+@pytest.mark.slow
 def test_without_any_that_suffices_it_says_what_remains(told):
   (as_it_is, changed), (_, _, sentence) = told["fsdp"]
   mib = lambda size: f"{size / 2**20:.1f} MiB"
@@ -108,6 +110,7 @@ def test_without_any_that_suffices_it_says_what_remains(told):
   )
 
 
+@pytest.mark.slow
 def test_a_step_that_fits_is_not_to_blame(told):
   _, (_, sentence, _) = told["fsdp"]
   assert "(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.), though by a dry run" in sentence
