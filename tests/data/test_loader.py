@@ -302,6 +302,18 @@ def test_each_of_several_processes_counts_against_its_part(tmp_path, stage):
         list(eval_batches(source, SMALL, shard_index=shard, **options))
 
 
+def test_evaluating_again_does_not_loosen_the_limit(tmp_path):
+  write_folder(tmp_path, {"train/cat": 20, "train/dog": 20})
+  source = open_dataset(str(tmp_path)).source("train")
+  batches = eval_batches(source, SMALL, batch_size=5, max_bad_fraction=0.1, shard_count=4)
+  for _ in range(4):
+    list(batches)
+  for name in ("000", "004"):
+    (tmp_path / f"train/cat/{name}.jpg").write_text("no image")
+  with pytest.raises(UserError, match=r"^2 of 10 images cannot be read"):
+    list(batches)
+
+
 def test_nothing_but_bad_images_ends(tmp_path):
   write_folder(tmp_path, {"train/cat": 1, "train/dog": 1})
   for name in ("cat", "dog"):

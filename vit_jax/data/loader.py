@@ -305,6 +305,7 @@ class EvalBatches:
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     cv2.setNumThreads(1)
+    self._bad.given = 0  # Every time it is the same part.
     examples = iter(self._dataset)
     for _ in range(self._batches):
       images = np.zeros((self.batch_size, *self._shape), np.uint8)
