@@ -113,9 +113,9 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
   path = epath.Path(workdir) / CONFIG
   try:
     if not path.exists():
-      checkpoints = path.parent / CHECKPOINTS
-      if checkpoints.is_dir() and any(p.name.isdigit() for p in checkpoints.iterdir()):
-        raise UserError(f"{path} is missing beside {checkpoints}; use another workdir.")
+      if _has_checkpoints(path.parent):
+        beside = path.parent / CHECKPOINTS
+        raise UserError(f"{path} is missing beside {beside}; use another workdir.")
       return None
     content = json.loads(path.read_text())
     return RunInfo(
@@ -148,12 +148,7 @@ def find_run(
 ) -> RunInfo | None:
   """Returns the run to continue, if there is one; refuses one of another config."""
   earlier = read_run(workdir)
-  checkpoints = workdir / CHECKPOINTS
-  if (
-    earlier is None
-    or not checkpoints.is_dir()
-    or not any(p.name.isdigit() for p in checkpoints.iterdir())
-  ):
+  if earlier is None or not _has_checkpoints(workdir):
     return None
   differing = continuation.differences(earlier.config, plan)
   if earlier.class_names != class_names:
@@ -195,6 +190,12 @@ def load_run(
     state = checkpointer.restore(step, state_target(model, plan, None))
     metrics = checkpointer.metrics(step) or None
   return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
+
+
+def _has_checkpoints(workdir: epath.Path) -> bool:
+  """Whether there is any, usable or not."""
+  checkpoints = workdir / CHECKPOINTS
+  return checkpoints.is_dir() and any(p.name.isdigit() for p in checkpoints.iterdir())
 
 
 def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:
