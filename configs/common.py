@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.pp.eval_resize = "squash"  # The ancestor's; "resize_crop" is timm's.
   config.pp.interpolation = config_dict.placeholder(str)
   config.pp.antialias = config_dict.placeholder(bool)
+  config.pp.channels = config_dict.placeholder(int)  # 3 (RGB) or 1 (grey); None means 3.
   config.pp.mean = config_dict.placeholder(tuple)  # Of pixels in [0, 1]; None: the model's.
   config.pp.std = config_dict.placeholder(tuple)
 
@@ -53,7 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.batch_eval = 512
   config.accum_steps = 8
   config.total_steps = config_dict.placeholder(int)
+  config.epochs = config_dict.placeholder(float)  # Instead of total_steps: passes over train.
   config.warmup_steps = 500
+  config.warmup_epochs = config_dict.placeholder(float)  # Instead of warmup_steps.
   config.base_lr = 0.03  # Used as it is, whatever the batch.
   config.decay_type = "cosine"
   config.grad_norm_clip = 1.0
@@ -86,6 +89,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.shuffle_buffer = config_dict.placeholder(int)
   return config
 
+
+# What belongs to the data set that a preset names, and goes with it when another one is named; of
+# the ways to resize only "digit".
+DATASET_KEYS = (
+  *("pp.train", "pp.val", "pp.test"),
+  *("pp.eval_resize", "pp.channels", "pp.mean", "pp.std", "pp.flip", "pp.random_affine"),
+  *("baseline", "text.class_names"),
+)
 
 # We leave out a part of the training split to choose on; the test split is evaluated once.
 DATASETS = {

@@ -286,6 +286,38 @@ def adapt_classes(
   return {**flat, **chosen}
 
 
+def head_for(
+  wanted: Sequence[str], theirs: Sequence[str], old: int
+) -> tuple[int | None, str | None, list[int] | None]:
+  """What becomes of a checkpoint's head for images of other classes, or of the same.
+
+  Args:
+    wanted: the names of the classes, by label.
+    theirs: those of the checkpoint; empty where it does not name them.
+    old: the number of classes of its head; 0 without one.
+
+  Returns:
+    `num_classes`, `head` and `classes` as `from_pretrained` takes them.
+  """
+  if not old or len(wanted) != old:
+    return len(wanted), None, None
+  if not theirs:
+    logger.info("Kept the head: it has %d classes as the images have; it does not name them.", old)
+    return old, None, None
+  if tuple(theirs) == tuple(wanted):
+    return old, None, None
+  row = {name: index for index, name in enumerate(theirs)}
+  if len(row) == old and row.keys() == {*wanted}:
+    logger.info("The head has the same %d classes in another order; its rows are reordered.", old)
+    return None, None, [row[name] for name in wanted]
+  other = next(name for name in (*wanted, *theirs) if name not in row or name not in {*wanted})
+  logger.info(
+    "The head has %d classes as the images have, but not the same (%r is only in one of them).",
+    *(old, other),
+  )
+  return old, "fresh", None
+
+
 def _class_row(label: int | str, old: int, names: Sequence[str]) -> int:
   """The index of a class, given as index or name."""
   if not old:

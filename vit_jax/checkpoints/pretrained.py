@@ -9,7 +9,7 @@ initialised is logged in one line each.
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -36,6 +36,7 @@ def from_pretrained(
   *,
   head: str | None = None,
   classes: Iterable[int | str] | None = None,
+  class_names: Sequence[str] | None = None,
   channels: int | None = None,
   position_resize: str = "bilinear_aligned",
   patch_resize: str | None = None,
@@ -57,6 +58,9 @@ def from_pretrained(
       layer: pass its `representation_size` (the registry's own weights need no asking).
     classes: keeps these classes of the checkpoint's head, in this order: indices, or names where
       the file's metadata has them.
+    class_names: of the images that the model is for, by label. Where the checkpoint names its own,
+      its head is kept for the same names only, with its rows in this order; where it does not, their
+      number decides.
     channels: of the model's images; None keeps the checkpoint's. See adapt.adapt_channels.
     position_resize: how position embeddings are resampled, one of resample.RESIZE_METHODS.
     patch_resize: allows a checkpoint of another patch size, and says how its filters are resampled
@@ -89,13 +93,15 @@ def from_pretrained(
         f"a choice of {len(classes)} classes of the checkpoint's head does not go with "
         f"num_classes={num_classes}, head={head!r}; leave these two out."
       )
+  if class_names is not None and (num_classes, head, classes) != (None, None, None):
+    raise UserError("class_names decides on the head; leave num_classes, head and classes out.")
   if image_size is not None:
     image_size = _pair(image_size)
   entry = registry.get_entry(name)
   if entry.family == "lit":
     from vit_jax.checkpoints import lit  # Late: it loads the image tower by this function.
 
-    if (num_classes, head, classes) != (None, None, None):
+    if (num_classes, head, classes, class_names) != (None, None, None, None):
       raise UserError(
         f"{name} has no classes, so num_classes, head and classes don't go with it; "
         "`vit-jax zeroshot` takes their names instead."
@@ -116,6 +122,10 @@ def from_pretrained(
     source = read_source(path, heads=getattr(bare, "num_heads", 1))
   _check_family(source, entry)
   overrides = {**_run_fields(source, entry), **overrides}
+  if class_names is not None:
+    theirs = source.metadata.get("class_names", ())
+    decided = adapt.head_for(class_names, theirs, adapt.head_classes(source.flat))
+    num_classes, head, classes = decided
   chosen = adapt.adapt_classes(source.flat, classes, source.metadata.get("class_names", ()))
   source = dataclasses.replace(source, flat=adapt.adapt_channels(chosen, channels))
 

@@ -50,8 +50,9 @@ def known_keys(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
   """Parses `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`, in any order.
 
-  An override of `config.dataset` alone on a preset also takes the new dataset's own splits, since
-  the preset's belong to the preset's dataset; the hyperparameters stay.
+  Another `config.dataset` than the preset's replaces what belongs to the preset's: splits, class
+  names, and of `pp` what `common.DATASET_KEYS` lists; the other hyperparameters stay. `epochs` and
+  `total_steps`, and the same of the warm-up, replace each other.
 
   Raises:
     UserError: naming what is unknown or of the wrong type.
@@ -78,21 +79,47 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
   config = _read([file, *overrides])
 
   changed = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
-  splits = ("train", "val", "test")
   if preset.dataset is not None and config.dataset != preset.dataset:
-    for split in splits:
-      if f"pp.{split}" not in changed and split in config.pp:
-        config.pp[split] = None
-    if "baseline" in config and "baseline" not in changed:
-      config.baseline = None
-    if "text" in config and "text.class_names" not in changed:
-      config.text.class_names = None
-    log.info(
-      "dataset %s instead of the preset's %s: its own splits and classes, the preset's settings.",
-      config.dataset,
-      preset.dataset,
-    )
+    _replace_dataset(config, preset, changed)
+  for steps, epochs in (("total_steps", "epochs"), ("warmup_steps", "warmup_epochs")):
+    if steps in changed and epochs in changed:
+      raise UserError(
+        f"--config.{steps} and --config.{epochs} both say how long; leave one of them out."
+      )
+    if epochs in changed and steps in config:
+      config[steps] = None
+    if steps in changed and epochs in config:
+      config[epochs] = None
   return config
+
+
+def _replace_dataset(
+  config: ml_collections.ConfigDict, preset: ml_collections.ConfigDict, changed: set[str]
+) -> None:
+  """Takes out of a config what belongs to the preset's data set, unless the user has set it."""
+  from vit_jax.configs import common
+
+  usual, replaced = common.get_config(), []
+  for key in common.DATASET_KEYS:
+    *sections, name = key.split(".")
+    section, default = config, usual
+    for part in sections:
+      section, default = section.get(part), default.get(part)
+    if section is None or name not in section or key in changed:
+      continue
+    value = default.get(name) if default is not None else None
+    if section[name] in (value, None) or (name == "eval_resize" and section[name] != "digit"):
+      continue
+    told = section[name].to_dict() if hasattr(section[name], "to_dict") else section[name]
+    replaced.append(f"{key}={told}")
+    with section.unlocked():
+      del section[name]
+      section[name] = value
+  log.info(
+    "the data set is %s instead of the preset's %s, so these of the preset's settings do not hold: "
+    "%s; the others stay",
+    *(config.dataset, preset.dataset, ", ".join(replaced) or "none"),
+  )
 
 
 def _read(arguments: list[str]) -> ml_collections.ConfigDict:

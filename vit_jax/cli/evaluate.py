@@ -27,34 +27,30 @@ def main(argv: list[str]) -> int:
   )
   subject.add_options(parser)
   parser.add_argument("--dataset", metavar="NAME", help="folder or TFDS name (default: the run's)")
-  parser.add_argument("--split", default="test", help="val, test or 'train[:10%%]' (default: test)")
+  parser.add_argument(
+    "--split",
+    help="val, test or 'train[:10%%]' (default: test, else val; all of a folder without splits)",
+  )
   parser.add_argument("--tfds_data_dir", metavar="DIR", help="where TFDS keeps its datasets")
   parser.add_argument("--batch", type=int, default=64, help="examples per step (default: 64)")
   parser.add_argument("--json", action="store_true", help="JSON instead of a line")
   arguments = parser.parse_args(argv)
 
-  from vit_jax.data import sources
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier
 
   if arguments.batch < 1:
     raise UserError(f"--batch={arguments.batch} must be at least 1.")
-  known = ()
-  if arguments.dataset:
-    data = sources.open_dataset(arguments.dataset, data_dir=arguments.tfds_data_dir)
-    known = data.class_names
-  result = classifier.evaluate_split(
-    subject.load(arguments, known),
-    arguments.split,
-    dataset=arguments.dataset,
-    data_dir=arguments.tfds_data_dir,
-    batch=arguments.batch,
+  judged = subject.load(arguments, arguments.dataset, arguments.tfds_data_dir)
+  examples = classifier.find_examples(
+    judged, arguments.split, dataset=arguments.dataset, data_dir=arguments.tfds_data_dir
   )
+  result = classifier.evaluate_examples(judged, examples, batch=arguments.batch)
   if arguments.json:
-    print(json.dumps({arguments.split: result}, indent=1))
+    print(json.dumps({examples.split: result}, indent=1))
   else:
     print(
-      f"{arguments.split}: accuracy {result['accuracy']:.2%}, top-5 {result['top5']:.2%}, "
+      f"{examples.split}: accuracy {result['accuracy']:.2%}, top-5 {result['top5']:.2%}, "
       f"loss {result['loss']:.4f}, {result['examples']} examples"
     )
   return 0

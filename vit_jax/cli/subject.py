@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,16 +29,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   texts.add_argument("--vocabulary", metavar="FILE", help="of the tokenizer (default: released)")
 
 
-def load(arguments: argparse.Namespace, known_classes: Sequence[str] = ()) -> Classifier:
+def load(
+  arguments: argparse.Namespace, dataset: str | None = None, data_dir: str | None = None
+) -> Classifier:
   """The classifier that the options name.
 
   Args:
     arguments: as parsed.
-    known_classes: of the data set at hand: what a model of two towers falls back on.
+    dataset: the data set at hand, whose classes a model of two towers falls back on.
+    data_dir: where TFDS keeps its datasets.
 
   Raises:
     UserError: the options do not name just one.
   """
+  from vit_jax.data import sources
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier, zeroshot
   from vit_jax.models import registry
@@ -46,15 +51,21 @@ def load(arguments: argparse.Namespace, known_classes: Sequence[str] = ()) -> Cl
     raise UserError("give either --workdir=DIR of a run or --model=NAME (with --checkpoint=FILE).")
   read = lambda path: zeroshot.read_lines(path) if path else None
   classes, templates = read(arguments.classes), read(arguments.templates)
+
+  def known_classes() -> Sequence[str]:
+    return sources.open_dataset(dataset, data_dir=data_dir).class_names if dataset else ()
+
   if arguments.workdir:
+    arguments.workdir = os.path.expanduser(arguments.workdir)
     if arguments.checkpoint or arguments.image_size:
       raise UserError("--checkpoint and --image_size go with --model; a run has its own.")
     if zeroshot.is_two_towers(arguments.workdir):
-      others = not classes and known_classes not in ((), zeroshot.classes_of(arguments.workdir))
+      known = () if classes else known_classes()
+      others = known not in ((), zeroshot.classes_of(arguments.workdir))
       return zeroshot.from_run(
         arguments.workdir,
         arguments.which,
-        class_names=known_classes if others else classes,
+        class_names=known if others else classes,
         templates=templates,
         vocabulary=arguments.vocabulary,
         named=others,
@@ -63,13 +74,14 @@ def load(arguments: argparse.Namespace, known_classes: Sequence[str] = ()) -> Cl
   else:
     what = arguments.model
     if registry.get_entry(what).text:
-      if not classes and not known_classes:
+      names = classes or known_classes()
+      if not names:
         raise UserError(f"{what} needs names to choose from; write them to a --classes=FILE.")
       return zeroshot.from_checkpoint(
         what,
         arguments.checkpoint,
         arguments.image_size,
-        class_names=classes or known_classes,
+        class_names=names,
         templates=templates or ("{}",),
         vocabulary=arguments.vocabulary,
         named=not classes,

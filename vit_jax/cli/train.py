@@ -35,9 +35,10 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--workdir", required=True, metavar="DIR", help="where the run is kept")
   parser.add_argument(
     "--resume",
-    choices=("auto", "never"),
+    choices=("auto", "never", "changed-data"),
     default="auto",
-    help="never: refuse a workdir that holds a run",
+    help="never: refuse a workdir that holds a run; changed-data: continue it although images to "
+    "train on were added, removed or replaced",
   )
   several = parser.add_argument_group("one process of several")
   several.add_argument(
@@ -83,7 +84,8 @@ def _train(config: Any, arguments: argparse.Namespace) -> int:
 
   from vit_jax.training import loop
 
-  results = loop.train_and_evaluate(config, arguments.workdir, resume=arguments.resume == "auto")
+  resume = {"auto": True, "never": False}.get(arguments.resume, arguments.resume)
+  results = loop.train_and_evaluate(config, arguments.workdir, resume=resume)
   if jax.process_index():
     return 0
   for split in ("val", "test"):

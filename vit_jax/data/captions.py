@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.data.sources import Dataset, FileSource, Record
+from vit_jax.data import splits
+from vit_jax.data.sources import RULE, Dataset, FileSource, Record, Source, split_of
 from vit_jax.errors import UserError
 
 FILES = ("metadata.jsonl", "metadata.csv")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class CaptionedSource(FileSource):
@@ -39,6 +39,11 @@ class CaptionedSource(FileSource):
   def select(self, indices: np.ndarray) -> CaptionedSource:
     files, texts = ([own[i] for i in indices] for own in (self.files, self.texts))
     return CaptionedSource(self.root, files, texts)
+
+  @staticmethod
+  def concatenate(parts: Sequence[CaptionedSource]) -> CaptionedSource:
+    files, texts = ([value for p in parts for value in getattr(p, k)] for k in ("files", "texts"))
+    return CaptionedSource(parts[0].root, files, texts)
 
 
 def has_captions(path: str | os.PathLike[str]) -> bool:
@@ -61,44 +66,48 @@ def _file_of(folder: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def open_captions(path: str | os.PathLike[str]) -> Dataset:
+def open_captions(path: str | os.PathLike[str], *, rule: int = RULE) -> Dataset:
   """Opens a folder of images with texts; it has no classes.
 
-  `train`, `val` and `test` are used as they are. Where `val` is missing it is 10% of `train`; a
-  folder without splits gives 10% to `val` and 10% to `test`, all with seed 0.
+  `train`, `val` and `test` are used as they are. `train` and `test` alone: a tenth of `train` is
+  `val`. A folder without splits gives a tenth each to `val` and `test`. What is drawn is drawn by
+  `splits.draw`.
+
+  Args:
+    path: the folder.
+    rule: 1 draws as runs from before the record did; those took `val` from `train` without `test`,
+      too.
 
   Raises:
     UserError: a line that cannot be read, an image that is not there, or no text.
   """
   root = pathlib.Path(path)
-  tables = {SPLITS[folder.name.lower()]: _read(root, folder) for folder in _splits(root)}
+  tables = {split_of(folder.name): _read(root, folder) for folder in _splits(root)}
+  drawn: tuple[str, ...] = ()
   if not tables:
-    whole = _read(root, root)
-    tables["train"], tables["val"], tables["test"] = _divided(whole, 0.1, 0.1)
-  elif "train" in tables and "val" not in tables:
-    tables["train"], tables["val"] = _divided(tables["train"], 0.1)
-  return Dataset(str(root), (), tables)
+    drawn = ("val", "test")
+    tables = _divided(_read(root, root), drawn, rule)
+  elif "train" in tables and "val" not in tables and ("test" in tables or rule == 1):
+    drawn = ("val",)
+    tables |= _divided(tables["train"], drawn, rule)
+  return Dataset(str(root), (), tables, drawn, rule)
 
 
 def _splits(root: pathlib.Path) -> list[pathlib.Path]:
   return [
     folder
     for folder in sorted(root.iterdir())
-    if folder.is_dir() and folder.name.lower() in SPLITS and _file_of(folder)
+    if folder.is_dir() and split_of(folder.name) and _file_of(folder)
   ]
 
 
-def _divided(source: CaptionedSource, *fractions: float) -> list[CaptionedSource]:
-  """The rest, and a random part of each fraction, at least one example."""
-  if len(source) <= len(fractions):
+def _divided(source: CaptionedSource, drawn: tuple[str, ...], rule: int) -> dict[str, Source]:
+  """Draws splits: "train" and each of `drawn`."""
+  if len(source) <= len(drawn):
     raise UserError(f"{source.root} has only {len(source)} images with texts; add more of them.")
-  order = np.random.RandomState(0).permutation(len(source))
-  parts = []
-  for fraction in fractions:
-    count = max(1, round(fraction * len(source)))
-    parts.append(source.select(np.sort(order[:count])))
-    order = order[count:]
-  return [source.select(np.sort(order)), *parts]
+  draw = splits.draw if rule > 1 else splits.shuffled
+  parts = draw(source.files, drawn)
+  return {split: source.select(np.array(part, np.int64)) for split, part in parts.items()}
 
 
 def _read(root: pathlib.Path, folder: pathlib.Path) -> CaptionedSource:

@@ -4,165 +4,212 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.data.sources import Dataset, FileSource
+from vit_jax.data import listing, splits
+from vit_jax.data.sources import RULE, Dataset, FileSource, split_of
 from vit_jax.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_SPLIT_DIRECTORIES = {
-  "train": "train",
-  "val": "val",
-  "valid": "val",
-  "validation": "val",
-  "test": "test",
-}
 _LOGGER = logging.getLogger(__name__)
+_Classes = dict[str, list[str]]  # The images of each class, as paths relative to the root.
 
 
-def list_images(directory: str | os.PathLike[str]) -> list[str]:
-  """All images at any depth, as sorted paths relative to `directory`, with forward slashes.
+def open_folder(path: str | os.PathLike[str], *, rule: int = RULE) -> Dataset:
+  """Opens a folder of images.
 
-  Hidden files and directories are left out; symbolic links are followed, each directory once.
-  """
-  found, seen = [], set()
-  for here, directories, files in os.walk(directory, followlinks=True):
-    real = os.path.realpath(here)
-    if real in seen:  # A link that leads back up.
-      directories.clear()
-      continue
-    seen.add(real)
-    directories[:] = sorted(d for d in directories if not d.startswith("."))
-    relative = pathlib.PurePath(os.path.relpath(here, directory))
-    found += [
-      (relative / f).as_posix()
-      for f in files
-      if not f.startswith(".") and f.lower().endswith(EXTENSIONS)
-    ]
-  return sorted(found)
+  Directories called `train`, `val` and `test`, or by another usual name (`sources.split_of`), are
+  used as they are. `train` and `test` alone: a tenth of `train` is `val`. `train` and `val` alone:
+  there is no `test`. Class directories alone: a tenth each is `val` and `test`. What is drawn is
+  drawn by `splits.draw`, class by class.
 
-
-def _directories(path: pathlib.Path) -> list[str]:
-  return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _classes(path: pathlib.Path) -> dict[str, list[str]]:
-  """The images of each class directory below `path`, relative to `path`."""
-  classes = {}
-  for name in _directories(path):
-    classes[name] = [f"{name}/{file}" for file in list_images(path / name)]
-    if not classes[name]:
-      raise UserError(
-        f"the class folder {path / name} has no images; add some ({', '.join(EXTENSIONS)}) or "
-        "remove the folder."
-      )
-  if not classes:
-    loose = " but its images lie outside of class folders" if list_images(path) else ""
-    raise UserError(
-      f"{path} is a folder without class folders{loose}; put the images of each class into a "
-      "directory of its own."
-    )
-  return classes
-
-
-def open_folder(path: str | os.PathLike[str]) -> Dataset:
-  """Opens a folder of images; DESIGN's rules decide the splits.
-
-  `train`, `val` (also "validation", "valid") and `test` are used as they are. `train` and `test`
-  alone: `val` is 10% of `train`. `train` and `val` alone: there is no `test`. Class directories
-  alone: 80/10/10. What is split off is stratified with seed 0, at least one image of every class
-  that can spare one.
+  Args:
+    path: the folder.
+    rule: 1 reads it as runs from before the record did.
 
   Raises:
-    UserError: no images, an empty class, one class only, or classes that `train` lacks.
+    UserError: no images, an empty class, one class only, classes that `train` lacks, two folders
+      for one split, or folders that look like splits but are not called so.
   """
   root = pathlib.Path(path)
   if not root.is_dir():
     raise UserError(f"there is no directory {root}; pass a folder of images.")
-  directories = _directories(root)
-  if not directories and not list_images(root):
-    raise UserError(f"the folder {root} is empty; it should hold one directory of images a class.")
-  layout: dict[str, str] = {}
-  for name in directories:
-    split = _SPLIT_DIRECTORIES.get(name.lower())
-    if split in layout:
-      raise UserError(f"{root} has both {layout[split]!r} and {name!r} as {split}; keep one.")
-    if split:
-      layout[split] = name
-  if "train" not in layout and len(layout) < len(directories):
-    layout = {}  # Classes that happen to be called "test" or "valid".
-  if not layout:
-    return _dataset(root, *_split_classes(_classes(root)))
-  ignored = sorted(set(directories) - set(layout.values()))
-  if ignored:
-    _LOGGER.warning("%s: not a split, so ignored: %s", root, ", ".join(ignored))
-  found = {split: _classes(root / name) for split, name in layout.items()}
-  base = "train" if "train" in found else next(iter(found))
-  names = tuple(found[base])
-  tables = {}
-  for split, classes in found.items():
-    unknown = sorted(set(classes) - set(names))
-    if unknown:
-      raise UserError(
-        f"{root / layout[split]} has classes that {layout[base]} lacks: {', '.join(unknown[:5])}; "
-        "the class folders of all splits must have the names of those in train."
-      )
-    tables[split] = [
-      (f"{layout[split]}/{file}", names.index(name))
-      for name, files in classes.items()
-      for file in files
-    ]
-  if "test" in tables and "train" in tables and "val" not in tables:
-    labels = np.array([label for _, label in tables["train"]])
-    train, val = stratified(labels, (0.1,))
-    rows = tables["train"]
-    tables["train"], tables["val"] = [rows[i] for i in train], [rows[i] for i in val]
-  return _dataset(root, names, tables)
+  opened = _Folder(root, rule)
+  layout = opened.split_folders()
+  return opened.with_splits(layout) if layout else opened.of_bare_classes()
 
 
-def _split_classes(classes: dict[str, list[str]]):
-  rows = [(file, label) for label, files in enumerate(classes.values()) for file in files]
-  parts = stratified(np.array([label for _, label in rows]), (0.1, 0.1))
-  tables = {
-    split: [rows[i] for i in part]
-    for split, part in zip(("train", "val", "test"), parts, strict=True)
-  }
-  return tuple(classes), {split: rows for split, rows in tables.items() if rows}
+class _Folder:
+  """A folder while it is being opened.
 
-
-def stratified(labels: np.ndarray, fractions: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:
-  """Splits `fractions` off each class; returns sorted indices of the rest, then of each fraction.
-
-  Every part gets at least one example of a class that has one to spare, and the rest never loses
-  its last (scikit-learn's splitter refuses classes this small).
+  Attributes:
+    left_out: how many files of each extension are no images that we read.
+    loose: how many images lie outside of class folders.
   """
-  random = np.random.RandomState(seed)  # Its streams are frozen, unlike those of `Generator`.
-  parts: list[list[int]] = [[] for _ in range(len(fractions) + 1)]
-  for label in np.unique(labels):
-    members = random.permutation(np.flatnonzero(labels == label)).tolist()
-    for k, fraction in enumerate(fractions):
-      count = max(1, round(fraction * np.count_nonzero(labels == label)))
-      count = min(count, len(members) - 1)
-      parts[k + 1] += members[:count]
-      members = members[count:]
-    parts[0] += members
-  return [np.array(sorted(part), np.int64) for part in parts]
 
+  def __init__(self, root: pathlib.Path, rule: int):
+    self.root, self.rule = root, rule
+    self.left_out: collections.Counter[str] = collections.Counter()
+    self.loose = 0
 
-def _dataset(root: pathlib.Path, names: tuple[str, ...], tables: dict) -> Dataset:
-  if len(names) == 1:
-    raise UserError(
-      f"{root} has only one class, {names[0]!r}; classification needs at least two class folders."
+  def split_folders(self) -> dict[str, str]:
+    """The name of the folder of each split; empty if the folders are classes."""
+    directories = self._directories(self.root)
+    found: dict[str, list[str]] = {}
+    for name in directories:
+      if split := self._split_of(name):
+        found.setdefault(split, []).append(name)
+    # Without `train`, classes may happen to be called "test" or "valid".
+    if not found or ("train" not in found and sum(map(len, found.values())) < len(directories)):
+      return {}
+    for split, names in found.items():
+      if len(names) > 1:
+        raise UserError(
+          f"{self.root} has both {names[0]!r} and {names[1]!r} as {split}; keep one of them."
+        )
+    layout = {split: name for split, (name,) in found.items()}
+    ignored = sorted(set(directories) - set(layout.values()))
+    if ignored:
+      _LOGGER.warning("%s: not a split, so ignored: %s", self.root, ", ".join(ignored))
+    return layout
+
+  def with_splits(self, layout: Mapping[str, str]) -> Dataset:
+    found = {split: self._classes(layout[split], split) for split in layout}
+    base = "train" if "train" in found else next(iter(found))
+    label_of = {name: label for label, name in enumerate(found[base])}
+    tables, drawn = {}, ()
+    for split, classes in found.items():
+      unknown = sorted(set(classes) - set(label_of))
+      if unknown:
+        raise UserError(
+          f"{self.root / layout[split]} has classes that {layout[base]} lacks: "
+          f"{', '.join(unknown[:5])}; the class folders of all splits must have the names of those "
+          "in train."
+        )
+      tables[split] = [(file, label_of[name]) for name, files in classes.items() for file in files]
+    if "test" in tables and "train" in tables and "val" not in tables:
+      tables, drawn = tables | self._drawn(found["train"], ("val",)), ("val",)
+    return self._dataset(tuple(label_of), tables, drawn)
+
+  def of_bare_classes(self) -> Dataset:
+    if not self._directories(self.root) and not listing.list_images(self.root):
+      raise UserError(
+        f"the folder {self.root} is empty; it should hold one directory of images a class."
+        if not any(self.root.iterdir())
+        else f"{self.root} holds {self._held(self.root)} and no image that can be read; it should "
+        "hold one directory of images a class."
+      )
+    if self.rule > 1:
+      self._refuse_splits_by_other_names()
+    classes = self._classes("")
+    drawn = ("val", "test")
+    return self._dataset(tuple(classes), self._drawn(classes, drawn), drawn)
+
+  def _split_of(self, name: str) -> str | None:
+    known = self.rule > 1 or name.lower() in ("train", "val", "valid", "validation", "test")
+    return split_of(name) if known else None
+
+  def _directories(self, path: pathlib.Path) -> list[str]:
+    return listing.list_folders(path, as_before=self.rule == 1)
+
+  def _classes(self, folder: str, split: str = "train") -> _Classes:
+    """The images of each class directory of the root, or of a folder in it."""
+    here, classes = self.root / folder, {}
+    names = self._directories(here)
+    for name in names:
+      found = listing.scan(here / name, as_before=self.rule == 1)
+      self.left_out += found.left_out
+      if found.images:
+        prefix = f"{folder}/{name}" if folder else name
+        classes[name] = [f"{prefix}/{file}" for file in found.images]
+      elif split == "train":
+        held = f"; it holds {listing.told(found.left_out)}" if found.left_out else ""
+        raise UserError(
+          f"the class folder {here / name} has no images{held}; add some "
+          f"({', '.join(listing.EXTENSIONS)}) or remove the folder."
+        )
+    outside = listing.scan(here, as_before=self.rule == 1, deep=False)
+    self.loose += len(outside.images)
+    self.left_out += outside.left_out
+    if not names and split == "train":
+      loose = " but its images lie outside of class folders" if outside.images else ""
+      raise UserError(
+        f"{here} is a folder without class folders{loose}; put the images of each class into a "
+        "directory of its own."
+      )
+    return classes
+
+  def _refuse_splits_by_other_names(self) -> None:
+    """Refuses "classes" that hold only folders, of the same names: those are the classes."""
+    names = self._directories(self.root)
+    inside = {name: self._directories(self.root / name) for name in names}
+    only_folders = all(
+      inside[name] and not listing.scan(self.root / name, deep=False).images for name in names
     )
-  return Dataset(
-    name=str(root),
-    class_names=names,
-    tables={
-      split: FileSource(str(root), [f for f, _ in rows], np.array([y for _, y in rows], np.int32))
-      for split, rows in tables.items()
-    },
-  )
+    if not names or not only_folders:
+      return
+    common = sorted(set.intersection(*map(set, inside.values())))
+    if len(common) < 2 or 2 * len(common) < len(set.union(*map(set, inside.values()))):
+      return
+    shown = ", ".join(common[:3]) + (", ..." if len(common) > 3 else "")
+    if len(names) == 1:
+      raise UserError(
+        f"{self.root} has only one class, {names[0]!r}, which holds folders ({shown}); if those "
+        f"are the classes, pass {self.root / names[0]}."
+      )
+    raise UserError(
+      f"the folders {', '.join(names[:3])} of {self.root} hold folders of the same names "
+      f"({shown}), so they look like splits and not like classes; call them train, val and test, "
+      "or pass one of them."
+    )
+
+  def _drawn(self, classes: _Classes, drawn: tuple[str, ...]) -> dict[str, list[tuple[str, int]]]:
+    """Draws splits off each class: (file, label) of "train" and of each of `drawn`."""
+    rows = [(file, label) for label, files in enumerate(classes.values()) for file in files]
+    tables: dict[str, list[tuple[str, int]]] = {split: [] for split in ("train", *drawn)}
+    if self.rule == 1:
+      parts = splits.stratified(np.array([label for _, label in rows]), (0.1,) * len(drawn))
+      tables = {s: [rows[i] for i in part] for s, part in zip(tables, parts, strict=True)}
+    else:
+      for label, files in enumerate(classes.values()):
+        for split, indices in splits.draw(files, drawn).items():
+          tables[split] += [(files[index], label) for index in indices]
+    return tables
+
+  def _held(self, path: pathlib.Path) -> str:
+    return listing.told(listing.scan(path).left_out)
+
+  def _dataset(
+    self,
+    names: tuple[str, ...],
+    tables: Mapping[str, list[tuple[str, int]]],
+    drawn: tuple[str, ...],
+  ) -> Dataset:
+    if len(names) == 1:
+      raise UserError(
+        f"{self.root} has only one class, {names[0]!r}; classification needs at least two class "
+        "folders."
+      )
+    told = [f"{self.loose} images outside of class folders"] if self.loose else []
+    told += [f"{listing.told(self.left_out)} (no images that are read)"] if self.left_out else []
+    if told:
+      _LOGGER.warning("%s: left out %s", self.root, " and ".join(told))
+    splits.tell_absent(str(self.root), {s: [y for _, y in t] for s, t in tables.items()}, names)
+    return Dataset(
+      name=str(self.root),
+      class_names=names,
+      tables={
+        split: FileSource(
+          str(self.root), [f for f, _ in rows], np.array([y for _, y in rows], np.int32)
+        )
+        for split, rows in tables.items()
+        if rows
+      },
+      drawn=drawn,
+      rule=self.rule,
+    )

@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,26 @@ from vit_jax.errors import UserError
 Record = dict[str, Any]
 
 SPLITS = ("train", "val", "test")
-_ALIASES = {"validation": "val", "valid": "val"}
+_SPELLINGS = {
+  "train": ("train", "training"),
+  "val": ("val", "valid", "validation", "dev"),
+  "test": ("test", "testing", "eval", "evaluation"),
+}
+RULE = 2  # Version of `splits.draw`; 1 is `splits.stratified`.
+_SPLIT_OF = {spelling: split for split, known in _SPELLINGS.items() for spelling in known}
 _PART = re.compile(r"(?P<name>\w[\w.-]*)(\[(?P<slice>[^\]]*)\])?")
 _BOUND = re.compile(r"(?P<value>-?[\d_]+(\.\d+)?)?(?P<percent>%)?")
+
+
+def split_of(name: str) -> str | None:
+  """ "train", "val" or "test" for a name that means it, in any letter case; else None."""
+  return _SPLIT_OF.get(name.lower())
+
+
+def hashes(texts: Iterable[str]) -> np.ndarray:
+  """uint64 [texts]: the first 64 bits of the SHA-256 of each text in Unicode's composed form."""
+  digests = (hashlib.sha256(unicodedata.normalize("NFC", t).encode()).digest() for t in texts)
+  return np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
 
 
 class Source:
@@ -43,7 +62,31 @@ class Source:
 
   def select(self, indices: np.ndarray) -> Source:
     """The source that has only these records, in this order."""
-    raise NotImplementedError
+    return _Selection(self, indices)
+
+  def keys(self) -> np.ndarray:
+    """uint64 [examples]: what identifies each record, the same in every split that holds it."""
+    return hashes(self.name(index) for index in range(len(self)))
+
+  def check_labels(self) -> None:
+    """Raises a UserError if labels are none of the classes; looks at some records."""
+
+
+class _Selection(Source):
+  """Some records of another source."""
+
+  def __init__(self, source: Source, indices: np.ndarray):
+    self._source = source
+    self._indices = np.asarray(indices)
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> Record:
+    return self._source[int(self._indices[index])]
+
+  def name(self, index: int) -> str:
+    return self._source.name(int(self._indices[index]))
 
 
 class ArraySource(Source):
@@ -89,6 +132,12 @@ class FileSource(Source):
   def select(self, indices: np.ndarray) -> FileSource:
     return FileSource(self.root, [self.files[i] for i in indices], self.labels[indices])
 
+  @staticmethod
+  def concatenate(parts: Sequence[FileSource]) -> FileSource:
+    """The files of several sources below one directory, one source after the other."""
+    files = [file for part in parts for file in part.files]
+    return FileSource(parts[0].root, files, np.concatenate([part.labels for part in parts]))
+
 
 class ConcatSource(Source):
   """Several sources, one after the other."""
@@ -131,9 +180,15 @@ class Numbered(Source):
     return self._source.name(index)
 
 
-def _concat(parts: Sequence[Source]) -> Source:
+def concatenate(parts: Sequence[Source]) -> Source:
+  """Several sources as one, one after the other."""
   if len(parts) == 1:
     return parts[0]
+  kind = type(parts[0])
+  if issubclass(kind, FileSource) and all(
+    type(p) is kind and p.root == parts[0].root for p in parts
+  ):
+    return kind.concatenate(parts)
   if all(isinstance(p, ArraySource) for p in parts):
     return ArraySource(
       np.concatenate([p.images for p in parts]),
@@ -151,11 +206,15 @@ class Dataset:
     name: "digits", the directory, or the TFDS name.
     class_names: the classes, in the order of their labels.
     tables: for each split that exists, the source of all its records.
+    drawn: the splits that were drawn here, since the data set does not have them.
+    rule: the version of the rule by which they were drawn, see `data.splits`.
   """
 
   name: str
   class_names: tuple[str, ...]
   tables: Mapping[str, Source] = dataclasses.field(repr=False)
+  drawn: tuple[str, ...] = ()
+  rule: int = RULE
 
   @property
   def splits(self) -> tuple[str, ...]:
@@ -166,34 +225,39 @@ class Dataset:
   def source(self, split_spec: str) -> Source:
     """Opens `train`, `train[:98%]`, `train[10:20]`, `train[-5%:]` or sums such as `train+val`.
 
-    Percentages round to the closest example, as in TFDS; "validation" and "valid" mean "val".
+    Percentages round to the closest example, as in TFDS; "validation", "dev" and so on mean "val".
 
     Raises:
       UserError: the spec cannot be read, names no split, or selects no example.
     """
-    parts = [self._part(part.strip(), split_spec) for part in str(split_spec).split("+")]
-    source = _concat(parts)
+    source = concatenate([self._part(*part, split_spec) for part in parts_of(split_spec)])
     if not len(source):
       raise UserError(f"split {split_spec!r} of {self.name} selects no example; widen the slice.")
     return source
 
-  def _part(self, part: str, spec: str) -> Source:
-    match = _PART.fullmatch(part)
-    if not match:
-      raise UserError(
-        f"cannot read split {spec!r}; write for example 'train', 'train[:98%]', 'train[10:20]' "
-        "or 'train+val'."
-      )
-    name = _ALIASES.get(match["name"], match["name"])
-    if name not in self.tables:
-      raise UserError(
-        f"{self.name} has no split {match['name']!r}; it has {', '.join(self.splits)}."
-      )
-    table = self.tables[name]
-    if match["slice"] is None:
+  def _part(self, name: str, limits: str | None, spec: str) -> Source:
+    table = self.tables.get(name, self.tables.get(split_of(name)))
+    if table is None:
+      raise UserError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}.")
+    if limits is None:
       return table
-    start, stop = _bounds(match["slice"], len(table), spec)
+    start, stop = _bounds(limits, len(table), spec)
     return table.select(np.arange(start, max(start, stop)))
+
+
+def parts_of(split_spec: str) -> list[tuple[str, str | None]]:
+  """The parts of a sum such as "train[:98%]+val": [("train", ":98%"), ("val", None)].
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  matches = [_PART.fullmatch(part.strip()) for part in str(split_spec).split("+")]
+  if not all(matches):
+    raise UserError(
+      f"cannot read split {split_spec!r}; write for example 'train', 'train[:98%]', "
+      "'train[10:20]' or 'train+val'."
+    )
+  return [(match["name"], match["slice"]) for match in matches]
 
 
 def _bounds(text: str, size: int, spec: str) -> tuple[int, int]:
@@ -216,7 +280,16 @@ def _bounds(text: str, size: int, spec: str) -> tuple[int, int]:
   return result[0], result[1]
 
 
-def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def absolute(dataset: str | os.PathLike[str]) -> str:
+  """A directory as an absolute path; any other name of a data set as it is."""
+  path = os.path.expanduser(os.fspath(dataset))
+  is_directory = os.fspath(dataset) != "digits" and os.path.isdir(path)
+  return os.path.abspath(path) if is_directory else os.fspath(dataset)
+
+
+def open_dataset(
+  dataset: str, *, data_dir: str | os.PathLike[str] | None = None, rule: int = RULE
+) -> Dataset:
   """Opens a dataset by its name or directory.
 
   Args:
@@ -224,6 +297,8 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
       images with texts (`data.captions`); a directory that TFDS prepared; or a TFDS name that is
       prepared in `data_dir`.
     data_dir: where TFDS keeps its datasets (default: TFDS's own, `~/tensorflow_datasets`).
+    rule: the version of the rule that draws the splits which a folder does not have; 1 reads a
+      folder as runs from before the record did.
 
   Raises:
     UserError: there is no such dataset, or it cannot be used; one sentence says why.
@@ -242,8 +317,8 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
     from vit_jax.data import captions, folder
 
     if captions.has_captions(path):
-      return captions.open_captions(path)
-    return folder.open_folder(path)
+      return captions.open_captions(path, rule=rule)
+    return folder.open_folder(path, rule=rule)
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")
   if name.startswith(("/", "./", "../", "~")) or name.endswith("/"):

@@ -28,6 +28,7 @@ def make_eval_step(
   mean: tuple[float, ...],
   std: tuple[float, ...],
   mesh: jax.sharding.Mesh | None = None,
+  classes: tuple[int, ...] | None = None,
 ) -> EvalStep:
   """Compiles the forward pass and its masked sums.
 
@@ -36,6 +37,8 @@ def make_eval_step(
     mean: per channel, for `(image / 255 - mean) / std`.
     std: per channel.
     mesh: the batch is split over its data axis; all devices by default.
+    classes: the model's index of each label, where the data set has a part of the model's classes
+      (as ImageNet-A and -R have) or another order; the other logits are left out.
 
   Returns:
     `step(variables, batch)`, where batch holds uint8 `image` [batch, h, w, c], int32 `label`
@@ -50,6 +53,8 @@ def make_eval_step(
     images = transforms.normalize(batch["image"], mean, std)
     with sharding.examples_stay(mesh, len(images)):
       logits = model.apply(variables, images, train=False).astype(jnp.float32)
+    if classes is not None:
+      logits = logits[:, jnp.array(classes)]
     label, mask = batch["label"], batch["mask"]
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     # The label's rank; a tie goes to the lower class, as in argmax and top_k.

@@ -12,16 +12,20 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.data import decode, folder, transforms
+from vit_jax.data import decode, listing, sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+
+if TYPE_CHECKING:
+  from vit_jax.training.restore import RunInfo
+  from vit_jax.training.run_data import RunData
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,8 @@ class Classifier:
     model, variables: the module and its parameters.
     preprocessing: from an image to the model's uint8 input, with mean and std.
     class_names: in the order of the logits.
-    dataset: what it was trained on, if a run of ours; its splits then as well.
+    run: what is known of the run of ours that trained it, and the run's work directory.
+    named: whether the class names are known, as opposed to numbered.
   """
 
   name: str
@@ -43,9 +48,8 @@ class Classifier:
   variables: Mapping[str, Any]
   preprocessing: transforms.Preprocessing
   class_names: tuple[str, ...]
-  dataset: str | None = None
-  splits: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-  named: bool = True  # Whether the class names are known, as opposed to numbered.
+  run: tuple[RunInfo, str | os.PathLike] | None = None
+  named: bool = True
 
 
 def from_run(workdir: str | os.PathLike, which: str = "best") -> Classifier:
@@ -53,9 +57,8 @@ def from_run(workdir: str | os.PathLike, which: str = "best") -> Classifier:
   from vit_jax.training import restore
 
   model, variables, info = restore.load_run(workdir, which)
-  spec = info.preprocessing
-  splits = {"train": spec.train, "val": spec.val, "test": spec.test}
-  return Classifier(info.model_name, model, variables, spec, info.class_names, info.dataset, splits)
+  spec, run = info.preprocessing, (info, workdir)
+  return Classifier(info.model_name, model, variables, spec, info.class_names, run)
 
 
 def from_checkpoint(
@@ -104,7 +107,7 @@ def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
   found: list[pathlib.Path] = []
   for path in paths:
     if os.path.isdir(path):
-      inside = [pathlib.Path(path) / name for name in folder.list_images(path)]
+      inside = [pathlib.Path(path) / name for name in listing.list_images(path)]
       if not inside:
         raise UserError(f"folder {path} holds no images (jpg, jpeg, png, webp or bmp).")
       found += inside
@@ -196,9 +199,116 @@ def refuse_other_classes(
     )
 
 
+def class_indices(
+  classifier: Classifier, class_names: Sequence[str], dataset: str
+) -> tuple[int, ...] | None:
+  """The model's index of each class of a data set; None if they are the same in the same order.
+
+  Raises:
+    UserError: the data set has a class that the model does not have, as far as its names are known.
+  """
+  if tuple(class_names) == classifier.class_names or not classifier.named:
+    refuse_other_classes(classifier, class_names, dataset)
+    return None
+  index = {name: k for k, name in enumerate(classifier.class_names)}
+  unknown = [name for name in class_names if name not in index]
+  if unknown:
+    raise UserError(
+      f"{dataset} has {len(unknown)} classes that the model does not know, such as {unknown[0]!r}; "
+      f"use a data set whose classes are among the model's {len(index)}."
+    )
+  if len(index) < len(classifier.class_names):
+    twice = next(n for n in class_names if classifier.class_names.count(n) > 1)
+    raise UserError(f"the model has several classes called {twice!r}; give each another name.")
+  log.info(
+    "%s has %d of the model's %d classes; each image is judged among those",
+    *(dataset, len(class_names), len(classifier.class_names)),
+  )
+  return tuple(index[name] for name in class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """What a classifier is evaluated on.
+
+  Attributes:
+    split: its name, or "all" for a whole folder that has no splits.
+    source: the examples.
+    dataset: the name of the data set.
+    class_names: of the data set, in the order of its labels.
+  """
+
+  split: str
+  source: sources.Source
+  dataset: str
+  class_names: tuple[str, ...]
+
+
+def find_examples(
+  classifier: Classifier,
+  split: str | None = None,
+  *,
+  dataset: str | None = None,
+  data_dir: str | None = None,
+) -> Examples:
+  """The examples to evaluate a classifier on; none that its run has learned from, unless asked for.
+
+  Args:
+    classifier: from `from_run` or `from_checkpoint`.
+    split: "val" or "test", which mean what they meant in training, or a spec as "train[:10%]". None
+      means "test", else "val"; of another folder without splits all of it.
+    dataset: another data set than the run's.
+    data_dir: where TFDS keeps its datasets; None means the run's.
+
+  Raises:
+    UserError: there is no such data set or split.
+  """
+  from vit_jax.training import run_data
+
+  if dataset is None and classifier.run is None:
+    raise UserError("give a data set to evaluate on, as in --dataset=/my/photos.")
+  own, data = None, None
+  if classifier.run is not None:
+    info, workdir = classifier.run
+    own, data = run_data.find_own(workdir, info, dataset, data_dir)
+  if data is None:
+    data = sources.open_dataset(dataset, data_dir=data_dir)
+  if not data.class_names:
+    raise UserError(
+      f"{data.name} has texts and no classes; how well they are found is measured in training."
+    )
+  if split is None:
+    split = _usual_split(data, own)
+  if split == "all":
+    source = sources.concatenate([*data.tables.values()])
+  elif own and own.specs.get(split):
+    if split not in own.sources:
+      raise UserError(f"the run's {split} has no images left in {data.name}; name another split.")
+    return Examples(split, own.sources[split], data.name, data.class_names)
+  else:
+    source = data.source(split)
+  if classifier.run is not None:
+    source = run_data.without_learned(source, split, workdir, info, own)
+  source.check_labels()
+  return Examples(split, source, data.name, data.class_names)
+
+
+def _usual_split(data: sources.Dataset, own: RunData | None) -> str:
+  if own is None and "test" in data.drawn:
+    return "all"
+  known = own.sources if own else data.tables
+  for split in ("test", "val"):
+    if split in known:
+      return split
+  raise UserError(
+    f"{data.name} has neither test nor val; name what to evaluate on, as in --split="
+    f"{next(iter(data.tables))}."
+  )
+
+
 def evaluate_split(
   classifier: Classifier,
-  split: str,
+  split: str | None = None,
   *,
   dataset: str | None = None,
   data_dir: str | None = None,
@@ -207,33 +317,29 @@ def evaluate_split(
   """Accuracy of a classifier over every example of a split.
 
   Args:
-    classifier: from `from_run` or `from_checkpoint`.
-    split: "val" or "test", which mean what they meant in training, or a spec as "train[:10%]".
-    dataset: another dataset than the run's; its classes must have the same names.
-    data_dir: where TFDS keeps its datasets.
-    batch: examples per step; rounded up to a multiple of the devices.
+    classifier, split, dataset, data_dir: see `find_examples`. The classes of another data set must
+      be among the model's, by name.
+    batch: see `evaluate_examples`.
 
   Returns:
     {"accuracy", "top5", "loss", "examples"} as evaluation.classification.evaluate.
   """
-  from vit_jax.data import loader, sources
+  found = find_examples(classifier, split, dataset=dataset, data_dir=data_dir)
+  return evaluate_examples(classifier, found, batch=batch)
+
+
+def evaluate_examples(
+  classifier: Classifier, examples: Examples, *, batch: int = 64
+) -> dict[str, float | int]:
+  """As `evaluate_split`; `batch` is rounded up to a multiple of the devices."""
+  from vit_jax.data import loader
   from vit_jax.evaluation import classification
 
-  name = dataset or classifier.dataset
-  if name is None:
-    raise UserError("give a data set to evaluate on, as in --dataset=/my/photos.")
-  data = sources.open_dataset(name, data_dir=data_dir)
-  if not data.class_names:
-    raise UserError(
-      f"{name} has texts and no classes; how well they are found is measured in training."
-    )
-  refuse_other_classes(classifier, data.class_names, name)
-  spec = classifier.splits.get(split) if dataset is None else None
+  classes = class_indices(classifier, examples.class_names, examples.dataset)
+  spec = classifier.preprocessing
   batch = math.ceil(batch / jax.device_count()) * jax.device_count()
-  batches = loader.eval_batches(
-    data.source(spec or split), classifier.preprocessing, batch_size=batch
-  )
+  batches = loader.eval_batches(examples.source, spec, batch_size=batch)
   step = classification.make_eval_step(
-    classifier.model, mean=classifier.preprocessing.mean, std=classifier.preprocessing.std
+    classifier.model, mean=spec.mean, std=spec.std, classes=classes
   )
   return classification.evaluate(step, classifier.variables, batches)

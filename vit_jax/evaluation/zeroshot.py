@@ -185,8 +185,7 @@ def from_run(
     variables,
     info.preprocessing,
     prompts.class_names if class_names and not named else tuple(class_names or info.class_names),
-    info.dataset,
-    info.splits,
+    (info, workdir),
     named=named or not class_names,
   )
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,13 +20,18 @@ from vit_jax.training.state import init_images
 
 
 def build_model(
-  plan: plan_lib.Plan, num_classes: int, earlier: RunInfo | None = None
+  plan: plan_lib.Plan,
+  num_classes: int,
+  earlier: RunInfo | None = None,
+  class_names: Sequence[str] = (),
 ) -> tuple[nn.Module, dict[str, Any] | None]:
   """Returns the model of a plan, and its variables if they come from a file.
 
   Args:
     plan: the run's.
     num_classes: of the data set.
+    class_names: its classes, which decide whether the head of a checkpoint is kept; empty: their
+      number does.
     earlier: the run that is being continued: its model is made again, and no file is read.
 
   Raises:
@@ -47,7 +53,7 @@ def build_model(
     model, variables = from_pretrained(
       plan.model.name,
       checkpoint=plan.weights,
-      num_classes=num_classes,
+      **({"class_names": class_names} if class_names else {"num_classes": num_classes}),
       image_size=plan.pp.size,
       channels=plan.pp.channels,
       **plan.model.overrides,

@@ -360,8 +360,8 @@ def _sha256(path: epath.Path) -> str:
   return digest.hexdigest()
 
 
-def write_atomically(path: epath.Path, text: str) -> None:
+def write_atomically(path: epath.Path, text: str | bytes) -> None:
   """Writes a file such that a reader sees the old or the new content, never a part."""
   temporary = path.parent / f"{path.name}.tmp"
-  temporary.write_text(text)
+  temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
   temporary.replace(path)

@@ -81,10 +81,11 @@ def check(plan: Plan) -> None:
     )
   if plan.text:
     _check_two_towers(plan)
-  for key in ("total_steps", "batch", "batch_eval", "accum_steps", "threads", "rsqrt_timescale"):
+  _check_length(plan)
+  for key in ("batch", "batch_eval", "accum_steps", "threads", "rsqrt_timescale"):
     if getattr(plan, key) < 1:
       raise UserError(f"config.{key}={getattr(plan, key)} should be at least 1.")
-  for key in ("warmup_steps", "cooldown_steps", "eval_every", "checkpoint_every", "base_lr"):
+  for key in ("cooldown_steps", "eval_every", "checkpoint_every", "base_lr"):
     if getattr(plan, key) < 0:
       raise UserError(f"config.{key}={getattr(plan, key)} should not be negative.")
   if plan.keep_last < 2:
@@ -99,11 +100,6 @@ def check(plan: Plan) -> None:
     )
   if plan.progress_every < 1:
     raise UserError(f"config.progress_every={plan.progress_every} should be at least 1.")
-  if plan.warmup_steps + plan.cooldown_steps > plan.total_steps:
-    raise UserError(
-      f"config.warmup_steps={plan.warmup_steps} plus cooldown_steps={plan.cooldown_steps} is more "
-      f"than total_steps={plan.total_steps}; shorten them or train longer."
-    )
   if not 0 <= plan.label_smoothing < 1:
     raise UserError(f"config.label_smoothing={plan.label_smoothing} should be in [0, 1).")
   for key in ("mixup", "cutmix"):
@@ -136,14 +132,42 @@ def check(plan: Plan) -> None:
   for key in ("momentum", "b1", "b2"):
     if not 0 <= getattr(plan.optim, key) < 1:
       raise UserError(f"config.optim.{key}={getattr(plan.optim, key)} should be in [0, 1).")
-  if plan.pp.train is None and (plan.pp.val or plan.pp.test):
-    raise UserError("config.pp.train is missing; set it to a split such as 'train'.")
   if plan.pp.train_sizes:
     _check_train_sizes(plan)
   if plan.batch % plan.accum_steps:
     raise UserError(
       f"config.batch={plan.batch} is not a multiple of accum_steps={plan.accum_steps}; "
       f"use a multiple of it."
+    )
+
+
+def _check_length(plan: Plan) -> None:
+  """Refuses a length that is not said, or said twice."""
+  if plan.total_steps is None and plan.epochs is None:
+    raise UserError(
+      "config.total_steps is missing; set it to an integer, or config.epochs to a number of passes "
+      "over the training images."
+    )
+  for steps, epochs in (("total_steps", "epochs"), ("warmup_steps", "warmup_epochs")):
+    if getattr(plan, steps) is not None and getattr(plan, epochs) is not None:
+      raise UserError(
+        f"config.{steps}={getattr(plan, steps)} and config.{epochs}={getattr(plan, epochs)} both "
+        "say how long; remove one of them."
+      )
+  for key, least in (("total_steps", 1), ("warmup_steps", 0), ("warmup_epochs", 0)):
+    value = getattr(plan, key)
+    if value is not None and value < least:
+      raise UserError(f"config.{key}={value} should be at least {least}.")
+  if plan.epochs is not None and plan.epochs <= 0:
+    raise UserError(f"config.epochs={plan.epochs} should be positive.")
+
+
+def check_steps(plan: Plan) -> None:
+  """Refuses a warm-up and cool-down that are longer than the run."""
+  if plan.warmup_steps + plan.cooldown_steps > plan.total_steps:
+    raise UserError(
+      f"config.warmup_steps={plan.warmup_steps} plus cooldown_steps={plan.cooldown_steps} is more "
+      f"than total_steps={plan.total_steps}; shorten them or train longer."
     )
 
 

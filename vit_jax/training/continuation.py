@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +19,27 @@ _FREE = (
   *("accum_steps", *(f"model.overrides.{tower}remat" for tower in ("", "img.", "txt."))),
   *("tfds_data_dir", "shuffle_buffer", "max_bad_fraction", "nan_policy", "stall_timeout"),
   "baseline",
+  "pp.test",  # Judged at the end; `data_record.follow` keeps out what was learned from.
   *(f"mesh.{field.name}" for field in dataclasses.fields(MeshPlan)),
   *("text.vocabulary", "init.img", "init.txt"),  # Files that may have moved.
 )
 
 
-def differences(saved: Mapping[str, Any], plan: Plan) -> list[str]:
+# Directories: where they are resolved to counts, not how they are written.
+_PATHS = ("dataset", "pretrained_dir", "checkpoint", "distill.teacher")
+
+
+def differences(saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True) -> list[str]:
   """Names the keys that keep `plan` from continuing a run that was saved as `saved`.
 
   `total_steps` may be raised where the learning rate does not depend on it (constant or rsqrt
   without cooldown): the first steps are then the same as in a run planned longer from the start.
+
+  Args:
+    saved: the plan of the run, as plain types.
+    plan: that is to continue it.
+    recorded: whether the run has a record of its files; then that tells whether another directory
+      holds the same data set.
 
   Returns:
     One `key (saved value -> value now)` for each that differs; empty if the run may continue.
@@ -35,10 +47,22 @@ def differences(saved: Mapping[str, Any], plan: Plan) -> list[str]:
   # Through `from_dict`, so that a key that was added since has its default.
   old, new = _flatten(Plan.from_dict(saved).to_dict()), _flatten(plan.to_dict())
   differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
+  moved = recorded and os.path.isdir(plan.dataset)
+  differing = [
+    k
+    for k in differing
+    if not (k == "dataset" and moved)
+    and not (k in _PATHS and _is_same_directory(old.get(k), new.get(k)))
+  ]
   extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
   if extendable and plan.total_steps >= old.get("total_steps", 0):
     differing = [k for k in differing if k != "total_steps"]
   return [f"{k} ({old.get(k)!r} -> {new.get(k)!r})" for k in differing]
+
+
+def _is_same_directory(one: Any, other: Any) -> bool:
+  one, other = (os.path.expanduser(name) if isinstance(name, str) else "" for name in (one, other))
+  return os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,16 +10,25 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import ml_collections
 from etils import epath
 
-from vit_jax.data import loader, sources
+from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.training import build, checkpointing, multiscale, optim, restore, room, sharding
+from vit_jax.training import (
+  build,
+  checkpointing,
+  multiscale,
+  optim,
+  restore,
+  room,
+  run_data,
+  sharding,
+)
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import progress as progress_lib
@@ -41,15 +50,16 @@ def train_and_evaluate(
   config: ml_collections.ConfigDict | Mapping[str, Any],
   workdir: str | os.PathLike,
   *,
-  resume: bool = True,
+  resume: bool | Literal["changed-data"] = True,
 ) -> dict[str, Any]:
   """Trains as `config` says, or continues the run that is in `workdir`, and evaluates the best.
 
   Args:
     config: see `vit_jax.training.plan.Plan`.
-    workdir: gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and at the end
-      `results.json` and `curves.png`. Nothing is written before the whole config is checked.
-    resume: whether to continue the run that is in `workdir`; False refuses one.
+    workdir: gets `config.json`, `data.npz`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and at
+      the end `results.json` and `curves.png`. Nothing is written before the config is checked.
+    resume: whether to continue the run that is in `workdir`; False refuses one. "changed-data"
+      continues it even if images to train on were added, removed or replaced since.
 
   Returns:
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
@@ -68,40 +78,47 @@ def train_and_evaluate(
   plan = plan_lib.make_plan(config)
   mesh = mesh_lib.make_mesh(plan.mesh)
   plan.check_devices(mesh_lib.data_parallelism(mesh))
-  dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
-  with room.explained(plan, mesh, len(dataset.class_names)):
-    return _run(plan, mesh, dataset, epath.Path(workdir), resume=resume, started=started)
+  workdir = epath.Path(workdir).expanduser()
+  earlier = restore.earlier_run(workdir)
+  if earlier and not resume:
+    raise UserError(
+      f"{workdir} holds a run, and --resume=never asks for a new one; use another workdir."
+    )
+  data = run_data.open_run_data(plan, workdir, earlier)
+  plan = data.planned(plan)
+  if earlier:
+    restore.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
+    if results := _finished(workdir, plan):
+      log.info("%s is finished; use another workdir to train again", workdir)
+      return results
+    if "train" in data.changes and resume != "changed-data":
+      raise UserError(
+        f"the images to train on in {plan.dataset} are not those that {workdir} was started with "
+        f"({data.changes['train']}); add --resume=changed-data to go on with those that are there "
+        "now, or use another workdir."
+      )
+  with room.explained(plan, mesh, len(data.dataset.class_names)):
+    return _run(plan, mesh, data, workdir, earlier, started=started)
 
 
 def _run(
   plan: plan_lib.Plan,
   mesh: jax.sharding.Mesh,
-  dataset: sources.Dataset,
+  data: run_data.RunData,
   workdir: epath.Path,
+  earlier: restore.RunInfo | None,
   *,
-  resume: bool,
   started: float,
 ) -> dict[str, Any]:
-  """The run itself. What it keeps on the devices is free to go when it fails."""
-  plan = plan.with_splits_of(dataset.splits)
+  """The run itself. Releases the device memory when it fails."""
   if plan.baseline and jax.process_count() > 1:
     raise UserError("config.baseline needs a single process; set it to None.")
-  train, val, test = (
-    dataset.source(s) if s else None for s in (plan.pp.train, plan.pp.val, plan.pp.test)
-  )
-
-  earlier = restore.find_run(workdir, plan, dataset.class_names)
-  if earlier and not resume:
-    raise UserError(
-      f"{workdir} holds a run, and --resume=never asks for a new one; use another workdir."
-    )
-  if earlier and (results := _finished(workdir, plan)):
-    log.info("%s is finished; use another workdir to train again", workdir)
-    return results
+  dataset = data.dataset
+  train, val, test = (data.sources.get(split) for split in ("train", "val", "test"))
 
   task = make_task(plan, dataset.class_names)
   num_classes = len(dataset.class_names)
-  model, variables = build.build_model(plan, num_classes, earlier)
+  model, variables = build.build_model(plan, num_classes, earlier, dataset.class_names)
   multiscale.check(model, plan.pp)
   target = state_target(model, plan, mesh)
   sharding.check(target, mesh, plan.mesh.max_whole)
@@ -110,7 +127,9 @@ def _run(
   fixed_shardings = sharding.shardings(task.fixed, mesh)
   share, shares = mesh_lib.reader(mesh)
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
-  info = restore.describe_run(plan, model, dataset.class_names, parameters)
+  info = restore.describe_run(plan, model, dataset.class_names, parameters, data.record)
+  for line in run_data.summary(data, plan, parameters):
+    log.info(line)
 
   evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
   train_step = make_planned_step(plan, task.objective(model), mesh, shardings, fixed_shardings)
@@ -146,11 +165,11 @@ def _run(
       stall_timeout=plan.stall_timeout,
     ) as stream,
   ):
-    restore.write_run(workdir, info)
+    restore.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None
     if start is None:
       if earlier:  # Not one of its checkpoints is usable.
-        model, variables = build.build_model(plan, num_classes)
+        model, variables = build.build_model(plan, num_classes, None, dataset.class_names)
       start = 0
       state = create_state(
         model,

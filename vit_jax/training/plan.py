@@ -17,7 +17,7 @@ from typing import Any, Literal
 import ml_collections
 
 from vit_jax.checkpoints import augreg
-from vit_jax.data import transforms
+from vit_jax.data import sources, splits, transforms
 from vit_jax.errors import UserError
 from vit_jax.models import lit, registry
 from vit_jax.training import checks
@@ -123,9 +123,11 @@ class Plan:
   """All that a training run depends on. One field per config key."""
 
   dataset: str
-  total_steps: int
   model: ModelPlan
   pp: transforms.Preprocessing
+  # How long, in steps or in epochs, which `with_steps` turns into steps; those are recorded.
+  total_steps: int | None = None
+  epochs: float | None = None
   # Weights to start from: `checkpoint` is a path or URL; `pretrained_dir` holds `{model name}.npz`;
   # `model_or_filename` alone means the registry's recommended weights. None of them: from scratch.
   checkpoint: str | None = None
@@ -144,7 +146,8 @@ class Plan:
   optim_dtype: Literal["float32", "bfloat16"] = "float32"  # Of the (first) momentum.
   base_lr: float = 0.03
   decay_type: Literal["cosine", "linear", "rsqrt", "step", "constant"] = "cosine"
-  warmup_steps: int = 500
+  warmup_steps: int | None = None  # None, without warmup_epochs: 500.
+  warmup_epochs: float | None = None
   cooldown_steps: int = 0
   linear_end: float = 1e-5
   rsqrt_timescale: int = 10_000
@@ -194,12 +197,21 @@ class Plan:
   def from_scratch(self) -> bool:
     return not (self.checkpoint or self.pretrained_dir or self.model_or_filename)
 
-  def with_splits_of(self, splits: tuple[str, ...]) -> Plan:
-    """Takes train, val and test of a data set that has `splits`, unless the config named any."""
-    if self.pp.train is not None:
-      return self
-    own = {name: name if name in splits else None for name in ("val", "test")}
-    return dataclasses.replace(self, pp=dataclasses.replace(self.pp, train="train", **own))
+  def with_steps(self, examples: int) -> Plan:
+    """The plan with its epochs of `examples` training images as steps, rounded to the nearest."""
+    steps = lambda epochs: max(1, round(epochs * examples / self.batch))
+    total, warmup = self.total_steps, self.warmup_steps
+    if self.epochs is not None:
+      total = steps(self.epochs)
+    if self.warmup_epochs is not None:
+      warmup = steps(self.warmup_epochs) if self.warmup_epochs else 0
+    elif warmup is None:
+      warmup = 500
+    known = dataclasses.replace(
+      self, total_steps=total, warmup_steps=warmup, epochs=None, warmup_epochs=None
+    )
+    checks.check_steps(known)
+    return known
 
   def check_devices(self, count: int) -> None:
     """Raises `UserError` unless `count` devices along the batch's axes divide it."""
@@ -260,8 +272,11 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
   if top.get("ema_decay") == 0:  # A command line has no None.
     del top["ema_decay"]
   plan = keys_lib.read(Plan, top, "", sections)
+  plan = dataclasses.replace(plan, **_absolute(plan))
   checks.refuse_without_effect(plan, keys)
   checks.check(plan)
+  if plan.epochs is None and plan.warmup_epochs is None:
+    plan = plan.with_steps(0)
   if plan.shuffle_buffer is not None:
     log.info("shuffle_buffer=%s is unused: every epoch is shuffled globally", plan.shuffle_buffer)
   return plan
@@ -372,8 +387,25 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
       value = (sum(value) / len(value),)
     given[key] = value
   given.setdefault("crop", spec.image_size)
-  given = {"train": None, **given} if not {"train", "val", "test"} & {*given} else given
-  return keys_lib.read(transforms.Preprocessing, given, "pp.")
+  given.setdefault("train", None)
+  read = keys_lib.read(transforms.Preprocessing, given, "pp.")
+  # `--config.pp.val=` asks for no split, which is not the same as not naming one.
+  none = {split: splits.NONE for split in ("val", "test") if given.get(split) in ("", "none")}
+  return dataclasses.replace(read, **none)
+
+
+def _absolute(plan: Plan) -> dict[str, Any]:
+  """The keys that name directories, with those that exist as absolute paths.
+
+  So a data set is found from another working directory, and "small", "small/", "./small" are one.
+  """
+  at = lambda name: sources.absolute(name) if name else name
+  keys = ("dataset", "tfds_data_dir", "pretrained_dir", "checkpoint")
+  changed = {key: at(getattr(plan, key)) for key in keys}
+  changed["init"] = InitPlan(at(plan.init.img), at(plan.init.txt))
+  if plan.distill:
+    changed["distill"] = dataclasses.replace(plan.distill, teacher=at(plan.distill.teacher))
+  return changed
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from etils import epath
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import checkpointing, continuation
+from vit_jax.training import checkpointing, continuation, data_record
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import state_target
 
@@ -36,6 +36,7 @@ class RunInfo:
     class_names: in the order of the labels.
     preprocessing: the plan's `pp`.
     parameters: how many the model has.
+    data: what `data_record` describes of the splits; None in a run from before the record.
     step: the step that was loaded; None in the file.
     metrics: validation metrics of that step; None if it was not evaluated.
   """
@@ -47,6 +48,7 @@ class RunInfo:
   class_names: tuple[str, ...]
   preprocessing: Preprocessing
   parameters: int
+  data: dict[str, Any] | None = None
   step: int | None = None
   metrics: dict[str, float] | None = None
 
@@ -70,7 +72,11 @@ class RunInfo:
 
 
 def describe_run(
-  plan: plan_lib.Plan, model: nn.Module, class_names: tuple[str, ...], parameters: int
+  plan: plan_lib.Plan,
+  model: nn.Module,
+  class_names: tuple[str, ...],
+  parameters: int,
+  record: data_record.Record,
 ) -> RunInfo:
   """Describes a run that is about to start."""
   return RunInfo(
@@ -81,11 +87,12 @@ def describe_run(
     class_names=tuple(class_names),
     preprocessing=plan.pp,
     parameters=parameters,
+    data=record.describe(),
   )
 
 
-def write_run(workdir: str | os.PathLike, info: RunInfo) -> None:
-  """Writes `config.json`, from the first process only.
+def write_run(workdir: str | os.PathLike, info: RunInfo, record: data_record.Record) -> None:
+  """Writes `config.json` and `data.npz`, from the first process only.
 
   Raises:
     UserError: if the directory cannot be made or written.
@@ -97,7 +104,9 @@ def write_run(workdir: str | os.PathLike, info: RunInfo) -> None:
   del content["step"], content["metrics"]
   try:
     workdir.mkdir(parents=True, exist_ok=True)
+    data_record.write(workdir, record)
     checkpointing.write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+    data_record.finish_writing(workdir)
   except OSError as error:
     raise UserError(
       f"workdir {workdir} cannot be written ({error.strerror or error}); choose another directory."
@@ -143,14 +152,17 @@ def existing_run(workdir: str | os.PathLike) -> RunInfo:
   return info
 
 
-def find_run(
-  workdir: epath.Path, plan: plan_lib.Plan, class_names: tuple[str, ...]
-) -> RunInfo | None:
-  """Returns the run to continue, if there is one; refuses one of another config."""
+def earlier_run(workdir: epath.Path) -> RunInfo | None:
+  """The run that is to be continued, if there is one with a checkpoint."""
   earlier = read_run(workdir)
-  if earlier is None or not _has_checkpoints(workdir):
-    return None
-  differing = continuation.differences(earlier.config, plan)
+  return earlier if earlier and _has_checkpoints(workdir) else None
+
+
+def refuse_another_run(
+  workdir: epath.Path, earlier: RunInfo, plan: plan_lib.Plan, class_names: tuple[str, ...]
+) -> None:
+  """Raises UserError unless a plan continues the run that was started in a work directory."""
+  differing = continuation.differences(earlier.config, plan, recorded=bool(earlier.data))
   if earlier.class_names != class_names:
     differing.append("the class names of the data set")
   if differing:
@@ -158,7 +170,6 @@ def find_run(
       f"{workdir} holds a run of another config: {', '.join(differing)}; "
       f"use another workdir, or delete this one."
     )
-  return earlier
 
 
 def load_run(

@@ -1,0 +1,192 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which images a run learns from, chooses on and is tested on: names, the rule, and overlaps.
+
+`train` is learned from, `val` chooses the best checkpoint, `test` is evaluated once at the end. A
+data set brings these splits along, or they are drawn here by a rule that a file added or removed
+disturbs as little as possible. What a run has used is recorded (`training.data_record`); from then
+on that record decides, and not the rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vit_jax.data.sources import Dataset, Source, parts_of, split_of
+from vit_jax.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def tell_absent(dataset: str, tables: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+  """Logs in one line which splits are empty and which classes a split lacks.
+
+  Args:
+    dataset: its name.
+    tables: the labels of each split.
+    names: the classes, by label.
+  """
+  told = []
+  for split, labels in tables.items():
+    absent = sorted(set(range(len(names))) - set(labels))
+    if not len(labels):
+      told.append(f"{split} is empty")
+    elif absent:
+      shown = ", ".join(names[k] for k in absent[:5]) + (", ..." if len(absent) > 5 else "")
+      told.append(f"{split} has no image of {len(absent)} of the {len(names)} classes ({shown})")
+  if told:
+    _LOGGER.warning("%s: %s", dataset, "; ".join(told))
+
+
+def draw(paths: Sequence[str], splits: tuple[str, ...], seed: int = 0) -> dict[str, list[int]]:
+  """Draws one class: `splits` get a tenth each, and "train" the rest.
+
+  The files are ordered by the SHA-256 of "SEED/" and their path. "test" takes the first tenth,
+  "val" the next, "train" what is left, so a file that is added or removed moves at most one other
+  file over each of the two borders. Therefore "val" rounds its tenth as if there were one file
+  less: else the border of "train" could move by two. Each split gets at least one file that "train"
+  can spare; "train" comes first, then "val".
+
+  Args:
+    paths: of the files, relative to the data set's directory, with forward slashes.
+    splits: ("val", "test") or ("val",).
+    seed: another seed is another draw.
+
+  Returns:
+    For "train" and each of `splits` the ascending indices of its files.
+  """
+  order = sorted(range(len(paths)), key=lambda k: _order_key(paths[k], seed))
+  count, tenth = len(paths), lambda n: max(1, round(0.1 * n))
+  if "test" in splits:
+    val = min(tenth(count - 1), max(count - 1, 0))
+    test = min(tenth(count), max(count - 1 - val, 0))
+  else:
+    val, test = min(tenth(count), max(count - 1, 0)), 0
+  parts = {"train": order[test + val :], "val": order[test : test + val], "test": order[:test]}
+  return {split: sorted(parts[split]) for split in ("train", *splits)}
+
+
+def _order_key(path: str, seed: int) -> bytes:
+  return hashlib.sha256(f"{seed}/{unicodedata.normalize('NFC', path)}".encode()).digest()
+
+
+def stratified(labels: np.ndarray, fractions: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:
+  """Rule 1, for runs from before the record: one random stream through all classes.
+
+  A file added or removed draws all later classes anew. Returns sorted indices of the rest, then of
+  each fraction.
+  """
+  random = np.random.RandomState(seed)
+  parts: list[list[int]] = [[] for _ in range(len(fractions) + 1)]
+  for label in np.unique(labels):
+    members = random.permutation(np.flatnonzero(labels == label)).tolist()
+    for k, fraction in enumerate(fractions):
+      count = max(1, round(fraction * np.count_nonzero(labels == label)))
+      count = min(count, len(members) - 1)
+      parts[k + 1] += members[:count]
+      members = members[count:]
+    parts[0] += members
+  return [np.array(sorted(part), np.int64) for part in parts]
+
+
+def shuffled(paths: Sequence[str], splits: tuple[str, ...]) -> dict[str, np.ndarray]:
+  """Rule 1 of images with texts: one permutation of all, of which `splits` get a tenth each."""
+  order, parts = np.random.RandomState(0).permutation(len(paths)), {}
+  size = max(1, round(0.1 * len(paths)))
+  for split in splits:
+    parts[split], order = np.sort(order[:size]), order[size:]
+  return {"train": np.sort(order), **parts}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """The examples of a run.
+
+  Attributes:
+    specs: for "train", "val" and "test" the split specification; None where there is none.
+    sources: the examples of each, of those that there are.
+  """
+
+  specs: Mapping[str, str | None]
+  sources: Mapping[str, Source]
+
+
+NONE = ""  # A split specification that asks for no split.
+
+
+def choose(dataset: Dataset, asked: Mapping[str, str | None], *, labeled: bool = True) -> Chosen:
+  """Finds the examples that a config asks for.
+
+  Args:
+    dataset: open.
+    asked: specifications for "train", "val" and "test". None takes the data set's own, where it has
+      one, and `NONE` goes without.
+    labeled: whether the labels are used, and so are checked.
+
+  Returns:
+    What to learn from and to be judged on. A slice of train that val or test take is taken out of
+    train.
+
+  Raises:
+    UserError: a specification cannot be read or selects nothing, labels are hidden, or val or test
+      overlap with train in another way.
+  """
+  specs, sources = {}, {}
+  for split in ("train", "val", "test"):
+    spec = asked.get(split)
+    if spec is None:
+      spec = split if split == "train" or split in dataset.tables else NONE
+      if spec and split != "train" and labeled and (reason := _unusable(dataset.source(spec))):
+        _LOGGER.warning("%s: %s is not evaluated: %s", dataset.name, split, reason)
+        spec = NONE
+    specs[split] = spec or None
+    if spec:
+      sources[split] = dataset.source(spec)
+      if labeled:
+        sources[split].check_labels()
+  keys = {split: source.keys() for split, source in sources.items()}
+  for split in ("val", "test"):
+    if split not in sources:
+      continue
+    shared = np.isin(keys["train"], keys[split])
+    if not shared.any():
+      continue
+    if not _carved_out(specs["train"], specs[split]) or shared.all():
+      raise UserError(
+        f"{shared.sum():,} images of config.pp.{split}={specs[split]!r} are also in "
+        f"config.pp.train={specs['train']!r}, so the run would be judged on what it has learned; "
+        f"name splits without common images, such as --config.pp.train='train[:90%]' "
+        f"--config.pp.{split}='train[90%:]', or --config.pp.{split}= for none."
+      )
+    told = f"{shared.sum():,} images of {split} ({specs[split]}) are taken out of train"
+    _LOGGER.info("%s: %s", dataset.name, told)
+    remaining = np.flatnonzero(~shared)
+    sources["train"], keys["train"] = sources["train"].select(remaining), keys["train"][remaining]
+  if {"val", "test"} <= {*sources} and (shared := np.isin(keys["test"], keys["val"])).any():
+    _LOGGER.warning(
+      "%s: %d images of test are also in val, which chooses the best checkpoint, so the test score "
+      "will be too good",
+      *(dataset.name, shared.sum()),
+    )
+  return Chosen(specs, sources)
+
+
+def _unusable(source: Source) -> str | None:
+  try:
+    source.check_labels()
+  except UserError as error:
+    return str(error)
+  return None
+
+
+def _carved_out(train: str, other: str) -> bool:
+  """Whether `other` takes slices of splits of which `train` takes the whole."""
+  whole = {split_of(name) or name for name, limits in parts_of(train) if limits is None}
+  common = [limits for name, limits in parts_of(other) if (split_of(name) or name) in whole]
+  return bool(common) and None not in common
