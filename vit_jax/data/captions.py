@@ -55,9 +55,10 @@ def has_captions(path: str | os.PathLike[str]) -> bool:
 
 
 def _file_of(folder: pathlib.Path) -> pathlib.Path | None:
-  """The file with the texts of a folder's images.
+  """The metadata file of a folder's images, if it has texts.
 
-  One without texts belongs to the class folders, if there are any; otherwise its rows are at fault.
+  Class folders may have a file without texts beside them. Where there are no folders it is returned
+  too, so that reading it tells what its rows lack.
   """
   paths = [folder / name for name in FILES if (folder / name).is_file()]
   with_texts = [path for path in paths if _has_texts(path)]
@@ -101,15 +102,15 @@ def open_captions(path: str | os.PathLike[str]) -> Dataset:
       f"{above} has texts, and so has the folder {next(iter(splits.values()))}; keep the file for "
       "all images or one file for each split."
     )
-  tables = {split: _read(root, folder, on_disk) for split, folder in splits.items()}
-  whole = None if tables else _read(root, root, on_disk)
-  used = {file for table in [*tables.values(), whole] if table for file in table.files}
+  folders = splits or {"train": root}
+  tables = {split: _read(root, folder, on_disk) for split, folder in folders.items()}
+  used = {file for table in tables.values() for file in table.files}
   if unused := [image for image in images if image not in used]:
     _LOGGER.warning(
       "%s: left out %d images without a text, the first is %s", root, len(unused), unused[0]
     )
-  if whole:
-    tables["train"], tables["val"], tables["test"] = _divided(whole, 0.1, 0.1)
+  if not splits:
+    tables["train"], tables["val"], tables["test"] = _divided(tables["train"], 0.1, 0.1)
   elif "train" in tables and "val" not in tables:
     tables["train"], tables["val"] = _divided(tables["train"], 0.1)
   return Dataset(str(root), (), tables)

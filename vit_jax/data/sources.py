@@ -45,6 +45,13 @@ class Source:
     """The source that has only these records, in this order."""
     raise NotImplementedError
 
+  def check_labels(self) -> None:
+    """Reads a few records of a data set whose labels may be hidden, before a run starts.
+
+    Raises:
+      UserError: a label belongs to no class.
+    """
+
 
 class ArraySource(Source):
   """Images in memory: uint8 [examples, height, width, channels]."""
@@ -113,6 +120,10 @@ class ConcatSource(Source):
   def name(self, index: int) -> str:
     part, position = self._locate(index)
     return part.name(position)
+
+  def check_labels(self) -> None:
+    for part in self.parts:
+      part.check_labels()
 
 
 class Numbered(Source):
@@ -243,7 +254,17 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
 
     if captions.has_captions(path):
       return captions.open_captions(path)
-    return folder.open_folder(path)
+    try:
+      return folder.open_folder(path)
+    except UserError as error:
+      from vit_jax.data import tfds_source
+
+      if not (versions := tfds_source.prepared_below(path)):
+        raise
+      raise UserError(
+        f"{path} has no dataset_info.json itself; pass the directory of a version: "
+        f"{tfds_source.listed(map(str, versions))}."
+      ) from error
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")
   if name.startswith(("/", "./", "../", "~")) or name.endswith("/"):
