@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Trains any model from scratch on images of your own.
 
-    vit-jax train --config=configs/scratch.py:small,32 --workdir=runs/mine --config.dataset=/my/photos
+vit-jax train --config=configs/scratch.py:small,32 --workdir=runs/mine --config.dataset=/my/photos
 """
 
 import ml_collections

@@ -26,13 +26,15 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
       supervised_keys=("picture", "kind"),
     )
   def _split_generators(self, manager):
-    return {"train": self._generate_examples(0, 50), "validation": self._generate_examples(50, 60)}
-  def _generate_examples(self, start, stop):
+    make, hidden = self._generate_examples, int(sys.argv[3])
+    test = {"test": make(60, 60 + hidden, True)} if hidden else {}
+    return {"train": make(0, 50), "validation": make(50, 60), **test}
+  def _generate_examples(self, start, stop, hidden=False):
     for i in range(start, stop):
       image = io.BytesIO()
       Image.fromarray(np.full((6, 8, 3), i, np.uint8)).save(image, "PNG")
       image.seek(0)  # Encoded bytes: arrays would need TensorFlow.
-      yield i, {"picture": image, "kind": i % 2, "note": str(i)}
+      yield i, {"picture": image, "kind": -1 if hidden else i % 2, "note": str(i)}
 
 TinyShapes(data_dir=sys.argv[1], file_format="array_record").download_and_prepare(
   download_config=tfds.download.DownloadConfig(num_shards=int(sys.argv[2]))
@@ -41,10 +43,14 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def prepare(data_dir: pathlib.Path, shards: int = 1) -> pathlib.Path:
-  """Prepares tiny_shapes (50 + 10 pictures of 6 x 8 pixels); returns its version's directory."""
+def prepare(data_dir: pathlib.Path, shards: int = 1, hidden: int = 0) -> pathlib.Path:
+  """Prepares tiny_shapes (50 + 10 pictures of 6 x 8 pixels); returns its version's directory.
+
+  With a split "test" of so many pictures whose labels are hidden.
+  """
   script = data_dir / "scripts" / "prepare.py"
   script.parent.mkdir()
   script.write_text(_PREPARE)
-  subprocess.run([sys.executable, script, data_dir, str(shards)], check=True, capture_output=True)
+  command = [sys.executable, script, data_dir, str(shards), str(hidden)]
+  subprocess.run(command, check=True, capture_output=True)
   return data_dir / "tiny_shapes" / "1.0.0"

@@ -3,6 +3,7 @@
 """Folders of images with texts, in the layout of Hugging Face's ImageFolder."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -122,3 +123,168 @@ def test_what_a_spreadsheet_writes_is_read(tmp_path):
   table.write_text(f"file_name,text\n{tmp_path / 'train' / '0.png'},a\n")
   with pytest.raises(UserError, match="names are relative"):
     sources.open_dataset(tmp_path)
+
+
+def opened_train(root):
+  """The split train of a folder that gets another one for val, so that nothing is split off."""
+  write(root / "val", rows(1))
+  return sources.open_dataset(root).tables["train"]
+
+
+def classes_with(folder, content, name="metadata.jsonl"):
+  """Class folders with two images each, and a metadata file beside them."""
+  images = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)]
+  write(folder, [], name, images)
+  (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.mark.parametrize(
+  "table",
+  [
+    '"file_name","text"\ncat/0.png,"one, two"\ndog/1.png,three\n',
+    '"file_name";"text"\r\n"cat/0.png";one, two\r\ndog/1.png;"three"\r\n',
+    "file_name\ttext\ncat/0.png\tone, two\ndog/1.png\tthree",
+    'file_name, text\ncat/0.png, "one, two"\ndog/1.png, three\n',
+    'id;" Text " ; FILE_NAME ;more\n1;one, two; cat/0.png ;\n2; three ;dog/1.png;x\n',
+    '\n \n"file_name" , "text"\n\n"cat/0.png" , "one, two" \n , \ndog/1.png , three\n',
+    "\ufefftext,file_name\n'one, two',cat/0.png\nthree,dog/1.png\n".replace("'", '"'),
+  ],
+  ids=["quotes", "semicolon", "tab", "blank", "order", "blanks", "mark"],
+)
+def test_headers_in_every_spelling_are_seen_beside_class_folders(table, tmp_path):
+  classes_with(tmp_path / "train", table, "metadata.csv")
+  train = opened_train(tmp_path)
+  assert (train.files, train.texts) == (
+    ["train/cat/0.png", "train/dog/1.png"],
+    [["one, two"], ["three"]],
+  )
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_only_line_feeds_end_lines(name, mark, tmp_path):
+  write(tmp_path / "train", rows(2))
+  (tmp_path / "train" / "metadata.jsonl").unlink()
+  texts = [f"one{mark}two", "three"]
+  if name.endswith("csv"):
+    lines = ["file_name,text", *(f"{i}.png,{own}" for i, own in enumerate(texts))]
+  else:
+    lines = [f'{{"file_name": "{i}.png", "text": "{own}"}}' for i, own in enumerate(texts)]
+  (tmp_path / "train" / name).write_bytes("\r\n".join(lines).encode())
+  assert opened_train(tmp_path).texts == [[texts[0]], [texts[1]]]
+
+
+def test_an_image_has_one_name(tmp_path):
+  names = ["0.png", "./0.png", "sub//1.png", "sub/../0.png", "sub/./1.png"]
+  write(tmp_path / "train", [], images=["0.png", "sub/1.png"])
+  lines = [json.dumps({"file_name": n, "text": f"text {i}"}) for i, n in enumerate(names)]
+  (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(lines))
+  train = opened_train(tmp_path)
+  assert train.files == ["train/0.png", "train/sub/1.png"]
+  assert train.texts == [["text 0", "text 1", "text 3"], ["text 2", "text 4"]]
+
+
+@pytest.mark.parametrize("on_disk, written", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_differently_on_disk(on_disk, written, tmp_path):
+  file = unicodedata.normalize(on_disk, "Ä/é.png")
+  names = [unicodedata.normalize(written, file), file]
+  write(tmp_path / "train", [{"file_name": n, "text": n} for n in names], images=[file])
+  train = opened_train(tmp_path)
+  assert train.files == [f"train/{file}"] and train.texts == [names]
+  assert train[0]["image"]
+
+
+@pytest.mark.parametrize("file", ["../x.png", "..", "sub/../../x.png", "/x.png", "../train2/x.png"])
+def test_images_outside_are_refused(file, tmp_path):
+  write(tmp_path / "train", rows(1), images=["0.png", "../x.png"])
+  line = json.dumps({"file_name": file, "text": "a"})
+  (tmp_path / "train" / "metadata.jsonl").write_text(line)
+  with pytest.raises(UserError, match=r"outside of its folder; names are relative to") as error:
+    sources.open_dataset(tmp_path)
+  assert f"names {file}, which" in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["", "x" * 300 + ".png", "a\0b.png", "sub"])
+def test_what_is_no_file_is_told(file, tmp_path):
+  write(tmp_path / "train", rows(1), images=["sub/0.png"])
+  line = json.dumps({"file_name": file, "text": "a"})
+  (tmp_path / "train" / "metadata.jsonl").write_text(line)
+  with pytest.raises(UserError, match="which is not there"):
+    sources.open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "name, content",
+  [
+    ("metadata.jsonl", '{"file_name": "cat/0.png", "label": 0}\n{"file_name": "dog/0.png"}\n'),
+    ("metadata.jsonl", '{"text": "made in 2026"}'),
+    ("metadata.jsonl", ""),
+    ("metadata.csv", "file_name;label\ncat/0.png;0\n"),
+    ("metadata.csv", "größe,label\n1,0\n".encode("latin-1")),
+    ("metadata.csv", ""),
+  ],
+)
+def test_metadata_without_texts_leaves_class_folders_as_they_are(name, content, tmp_path, caplog):
+  caplog.set_level("INFO")
+  classes_with(tmp_path, content, name)
+  assert sources.open_dataset(tmp_path).class_names == ("cat", "dog")
+  assert f"{tmp_path / name} has no file_name with a text, so it is not used" in caplog.messages
+
+
+@pytest.mark.parametrize(
+  "name, content, told",
+  [
+    ("metadata.jsonl", '{"file_name": "cat/0.png"}\n{"file_name": \n', "line 2 is no JSON"),
+    ("metadata.jsonl", '{"file_name": "cat/0.png"}\n\n["a"]\n', "line 3 is no JSON object"),
+    ("metadata.jsonl", '{"file_name": "a"}\n'.encode("utf-16"), "write it as UTF-8"),
+    ("metadata.csv", "file_name,text\ncat/0.png,a\n".encode("utf-16"), "write it as UTF-8"),
+    ("metadata.csv", "file_name,text\ncat/0.png,a, b\n", "row 1 has more cells than .* quotes"),
+    ("metadata.csv", "file_name,text,Text\ncat/0.png,a,b\n", "two columns called text"),
+    ("metadata.jsonl", '{"file_name": "cat/0.png", "text": "a", "Text": "b"}', "two columns"),
+    ("metadata.csv", "file_name,text\ncat/0.png\n", "row 1 needs a file_name and a text"),
+    ("metadata.csv", "file_name,text\ncat/0.png," + "a" * 2**18, "is no CSV file"),
+  ],
+)
+def test_faults_beside_class_folders_do_not_make_classes(name, content, told, tmp_path):
+  classes_with(tmp_path, content, name)
+  with pytest.raises(UserError, match=told) as error:
+    sources.open_dataset(tmp_path)
+  assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_two_places_for_the_same_texts_are_refused(tmp_path):
+  for names in (("valid", "validation"), ("Train", "train")):
+    root = tmp_path / names[0]
+    for name in names:
+      write(root / name, rows(3))
+    with pytest.raises(UserError, match=f"both {names[0]!r} and {names[1]!r} as .*; keep one"):
+      sources.open_dataset(root)
+    (root / names[1] / "metadata.jsonl").unlink()  # Its images would be left out.
+    with pytest.raises(UserError, match=f"both {names[0]!r} and {names[1]!r} as .*; keep one"):
+      sources.open_dataset(root)
+  write(tmp_path / "a" / "train", rows(3))
+  (tmp_path / "a" / "train" / "metadata.csv").write_text("file_name,text\n0.png,other\n")
+  with pytest.raises(
+    UserError, match=r"both metadata\.jsonl and metadata\.csv with texts; keep one"
+  ):
+    sources.open_dataset(tmp_path / "a")
+  (tmp_path / "a" / "train" / "metadata.csv").write_text("file_name,label\n0.png,1\n")
+  write(tmp_path / "a", [{"file_name": "train/0.png", "text": "a"}], "metadata.jsonl", [])
+  with pytest.raises(UserError, match="one file for each split"):
+    sources.open_dataset(tmp_path / "a")
+  (tmp_path / "a" / "metadata.jsonl").unlink()
+  assert len(sources.open_dataset(tmp_path / "a").source("train")) == 3
+
+
+def test_images_without_a_text_are_counted_once(tmp_path, caplog):
+  write(tmp_path / "train", rows(4), images=[f"{i}.png" for i in range(6)])
+  write(tmp_path / "val", rows(1))
+  (tmp_path / "test").mkdir()
+  (tmp_path / "test" / "0.png").write_bytes((tmp_path / "val" / "0.png").read_bytes())
+  sources.open_dataset(tmp_path)
+  (message,) = caplog.messages
+  assert message.endswith("left out 3 images without a text, the first is test/0.png")
+  caplog.clear()
+  write(tmp_path / "whole", rows(4))
+  sources.open_dataset(tmp_path / "whole")
+  assert not caplog.messages

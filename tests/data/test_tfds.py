@@ -14,8 +14,9 @@ import tiny_tfds
 from pictures import encoded
 
 from vit_jax.data.decode import BadImage
-from vit_jax.data.loader import eval_batches
+from vit_jax.data.loader import TrainLoader, eval_batches
 from vit_jax.data.sources import open_dataset
+from vit_jax.data.tfds_source import TfdsSource
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 
@@ -99,6 +100,16 @@ def test_tfrecord_is_refused_with_the_conversion(data_dir, tmp_path):
     ("cifar10", r"tfds build cifar10 --file_format=array_record"),
     ("huggingface:some/thing", "neither 'digits', nor a directory, nor a TFDS name"),
     ("no/such/folder", "neither"),
+    ("cifar10:9.9.9", r"^cifar10 has no version 9\.9\.9, only 3\.0\.2; pass one of these\.$"),
+    (
+      "imagenet2012:1.*.*",
+      r"imagenet2012 has no version 1\.\*\.\*, only 5\.1\.0, 5\.0\.0; pass one",
+    ),
+    ("imagenette/160px:9.9.9", r"imagenette has no version 9\.9\.9, only 1\.0\.0"),
+    ("cifar10/nope", r"^cifar10 has no configs; pass 'cifar10', or 'cifar10:VERSION'\.$"),
+    ("cifar10/3.0.2", "cifar10 has no configs"),
+    ("imagenette/160", r"no config '160', only full-size-v2, .*, 1 more; did you mean '160px' or"),
+    ("cifar10_corrupted/x", "no config 'x', only brightness_1, .*, 90 more; pass one of these"),
   ],
 )
 def test_what_cannot_be_opened_is_one_short_sentence(tmp_path, name, words):
@@ -106,6 +117,128 @@ def test_what_cannot_be_opened_is_one_short_sentence(tmp_path, name, words):
     open_dataset(name, data_dir=tmp_path)
   message = str(error.value).replace(str(tmp_path), "DIR")
   assert "\n" not in message and len(message) < 250
+
+
+def test_what_is_prepared_is_named(data_dir, tmp_path):
+  for name in ("tiny_shapes:9.9.9", "tiny_shapes:2.*.*", "tiny_shapes/nope", "tiny_shapes/1.0.0"):
+    with pytest.raises(
+      UserError, match=r"which has tiny_shapes:1\.0\.0; pass one of these"
+    ) as error:
+      open_dataset(name, data_dir=data_dir)
+    assert f"dataset {name!r} is not prepared in {data_dir}" in str(error.value)
+  for folder in ("cifar10/3.0.1", "imagenette/160px/0.9.0"):
+    shutil.copytree(data_dir / "tiny_shapes" / "1.0.0", tmp_path / folder)
+  for name in ("cifar10", "cifar10:9.9.9"):
+    with pytest.raises(UserError, match=r"prepared in .*cifar10:3\.0\.1; "):
+      open_dataset(name, data_dir=tmp_path)
+  for name in ("imagenette", "imagenette/160px", "imagenette/nope", "imagenette:9.9.9"):
+    with pytest.raises(UserError, match=r"prepared in .*imagenette/160px:0\.9\.0; "):
+      open_dataset(name, data_dir=tmp_path)
+
+
+def test_directories_above_a_version_are_told_from_folders_of_images(data_dir, tmp_path):
+  version = tmp_path / "all" / "shapes" / "small" / "1.0.0"
+  shutil.copytree(data_dir / "tiny_shapes" / "1.0.0", version)
+  shutil.copytree(version, version.with_name("1.0.0.incompleteX"))
+  for path in list(version.parents)[:3]:
+    with pytest.raises(UserError, match=r"no dataset_info\.json itself; pass the dir") as error:
+      open_dataset(str(path))
+    assert str(error.value).endswith(f"a version: {version}.")
+  for minor in range(1, 8):
+    shutil.copytree(version, version.with_name(f"1.{minor}.0"))
+  with pytest.raises(UserError, match=r"small/1\.0\.0, .*, 3 more\.$"):
+    open_dataset(str(tmp_path / "all"))
+  (tmp_path / "images" / "cat").mkdir(parents=True)
+  with pytest.raises(UserError, match="class folder"):
+    open_dataset(str(tmp_path / "images"))
+
+
+def test_hidden_labels_are_refused(tmp_path):
+  version = tiny_tfds.prepare(tmp_path, hidden=7)
+  dataset = open_dataset(str(version))
+  dataset.source("train+val").check_labels()
+  told = (
+    r"split 'test' has the label -1 at test:\d, .* classes are 0 to 1; its labels are hidden, so"
+  )
+  for source in (dataset.source("test"), dataset.source("train+test[2:3]")):
+    with pytest.raises(UserError, match=told):
+      source.check_labels()
+    for threads in (0, 2):
+      with pytest.raises(UserError, match=told):
+        list(eval_batches(source, Preprocessing(crop=4), batch_size=4, threads=threads))
+      batches = TrainLoader(source, Preprocessing(crop=4), batch_size=51, seed=0, threads=threads)
+      with pytest.raises(UserError, match=told):
+        next(batches.iterator())
+
+
+def test_a_few_records_are_looked_at():
+  for bad in (0, 2, 4):
+    labels = [9 if k == bad else 1 for k in range(5)]
+    records = [{"image": b"", "label": label} for label in labels]
+    with pytest.raises(UserError, match=rf"has the label 9 at x:{bad}, but .* 0 to 8; prepare"):
+      TfdsSource(records, "x", ("image", "label"), 9).check_labels()
+  records[4]["label"] = None  # A bad image, which is not looked for.
+  TfdsSource(records, "x", ("image", "label"), 9).check_labels()
+  for count in (0, 1, 2):
+    TfdsSource(records[:count], "x", ("image", "label"), 9).check_labels()
+
+
+def edited(version, tmp_path, features=(), supervised=None):
+  """A copy of a version's directory with other features and supervised keys."""
+  folder = shutil.copytree(version, tmp_path / "edited", dirs_exist_ok=True)
+  described = json.loads((folder / "features.json").read_text())
+  own = described["featuresDict"]["features"]
+  own |= {name: own[like] for name, like in dict(features).items()}
+  (folder / "features.json").write_text(json.dumps(described))
+  info = json.loads((folder / "dataset_info.json").read_text())
+  del info["supervisedKeys"]
+  if supervised:
+    info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": key} for key in supervised]}}
+  (folder / "dataset_info.json").write_text(json.dumps(info))
+  for name, like in dict(features).items():
+    if like == "kind":
+      (folder / f"{name}.labels.txt").write_text(f"{name}-a\n{name}-b\n")
+  return str(folder)
+
+
+def test_one_of_several_labels_is_never_guessed(data_dir, tmp_path, caplog):
+  caplog.set_level("INFO", "vit_jax")
+  version = data_dir / "tiny_shapes" / "1.0.0"
+  assert open_dataset(edited(version, tmp_path)).class_names == ("circle", "square")
+  assert not caplog.messages
+  labels = {"colour": "kind"}
+  with pytest.raises(
+    UserError, match=r"several features that may be the label: (\w+, )*kind"
+  ) as error:
+    open_dataset(edited(version, tmp_path, labels))
+  assert "colour" in str(error.value) and "supervisedKeys" in str(error.value)
+  with pytest.raises(UserError, match=r"may be the image: .*; tell which in its dataset_info"):
+    open_dataset(edited(version, tmp_path / "b", {"mask": "picture"}))
+  for chosen in ("kind", "colour"):  # As the sentence says.
+    folder = edited(version, tmp_path, labels, ("picture", chosen))
+    names = ("circle", "square") if chosen == "kind" else ("colour-a", "colour-b")
+    assert open_dataset(folder).class_names == names
+  assert not caplog.messages
+  folder = edited(version, tmp_path, labels | {"label": "kind"})
+  assert open_dataset(folder).class_names == ("label-a", "label-b")
+  (message,) = caplog.messages
+  assert message.endswith("'label' is used") and "colour" in message and "kind" in message
+
+
+def test_names_of_classes(data_dir, tmp_path, caplog):
+  folder = shutil.copytree(data_dir / "tiny_shapes" / "1.0.0", tmp_path / "1.0.0")
+  file = folder / "kind.labels.txt"
+  for content in (b"circle\n", b"", b"circle\ncircle\n", b"a\nb\nc\n", b"a\n\xff\n"):
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"kind\.labels\.txt should have 2 different names"):
+      open_dataset(str(folder))
+  file.write_bytes("a\u2028b\r\nc\n".encode())
+  assert open_dataset(str(folder)).class_names == ("a\u2028b", "c")
+  assert not caplog.messages
+  file.unlink()
+  assert open_dataset(str(folder)).class_names == ("0", "1")
+  (message,) = caplog.messages
+  assert "no kind.labels.txt with the names of its classes, so they are called 0 to 1" in message
 
 
 def test_a_damaged_directory(tmp_path):

@@ -3,6 +3,7 @@
 """Classes by their names: what the embeddings are, and that a run and its file say the same."""
 
 import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -175,6 +176,13 @@ def test_a_file_of_names(tmp_path):
   assert zeroshot.read_lines(str(path)) == ("tench, Tinca tinca", "Tee & Gebäck")
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_feeds_end_names(tmp_path, mark):
+  path = tmp_path / "names.txt"
+  path.write_bytes(f"tench{mark}fish\r\ndog\n".encode())
+  assert zeroshot.read_lines(str(path)) == (f"tench{mark}fish", "dog")
+
+
 @pytest.mark.parametrize(
   "content, message",
   [
@@ -222,3 +230,12 @@ def test_mistakes_in_words_are_found_before_weights_are_fetched(
 def test_classes_that_become_the_same_prompts_are_refused(names, message):
   with pytest.raises(UserError, match=message):
     zeroshot.make_prompts(ByteTokenizer(None, 16), names)
+
+
+def test_many_classes_are_compared_in_linear_time():
+  names = [f"class {i}" for i in range(21_000)]
+  start = time.perf_counter()
+  assert len(zeroshot.make_prompts(TOKENIZER, names).owners) == 21_000
+  assert time.perf_counter() - start < 5  # It takes 0.2 s; comparing all pairs took 14.
+  with pytest.raises(UserError, match="'class 7' and 'Class - 7' are one"):
+    zeroshot.make_prompts(TOKENIZER, [*names, "Class - 7"])

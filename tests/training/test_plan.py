@@ -92,12 +92,58 @@ def test_size_and_normalisation_default_to_the_models():
   assert (pp.crop, pp.mean, pp.std) == (224, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_splits_that_no_one_names_are_the_data_sets():
-  plan = make_plan(tiny.config(pp=dict(train=None, val=None, test=None)))
-  pp = plan.with_splits_of(("train", "test")).pp
-  assert (pp.train, pp.val, pp.test) == ("train", None, "test")
-  named = make_plan(tiny.config(pp=dict(train="train[:90%]", val=None, test=None)))
-  assert named.with_splits_of(("train", "val", "test")).pp.val is None
+def test_no_split_is_not_the_same_as_a_split_that_no_one_names():
+  plan = make_plan(tiny.config(pp=dict(train=None, val="", test=None)))
+  assert (plan.pp.train, plan.pp.val, plan.pp.test) == (None, "", None)
+  assert make_plan(tiny.config(pp=dict(val="none"))).pp.val == ""
+
+
+def test_epochs_become_steps_of_the_training_images():
+  keys = tiny.config(total_steps=None, warmup_steps=None, batch=32).to_dict()
+  plan = make_plan({**keys, "epochs": 3, "warmup_epochs": 0.5}).with_steps(1257)
+  assert (plan.total_steps, plan.warmup_steps) == (118, 20)  # 117.8 and 19.6.
+  assert (plan.epochs, plan.warmup_epochs) == (None, None)
+  assert make_plan({**keys, "epochs": 30}).with_steps(1257).warmup_steps == 500
+  assert make_plan({**keys, "epochs": 1, "warmup_epochs": 0}).with_steps(10).total_steps == 1
+  for changes, words in (
+    (dict(total_steps=5, epochs=1), "total_steps=5 and config.epochs=1 both say how long"),
+    (dict(epochs=1, warmup_steps=5, warmup_epochs=1), "warmup_epochs=1 both say how long"),
+    (dict(epochs=0), "epochs=0 should be positive"),
+    (dict(epochs=1, warmup_epochs=-1), "warmup_epochs=-1 should be at least 0"),
+    (dict(), "total_steps is missing"),
+  ):
+    with pytest.raises(UserError, match=words):
+      make_plan({**keys, **changes})
+  with pytest.raises(UserError, match=r"warmup_steps=79 .* is more than total_steps=39"):
+    make_plan({**keys, "epochs": 1, "warmup_epochs": 2}).with_steps(1257)
+
+
+def test_directories_are_recorded_as_absolute_paths(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  for folder in ("small/cat", "runs/teacher"):
+    (tmp_path / folder).mkdir(parents=True)
+  for spelling in ("small", "small/", "./small", "~/small", "runs/../small"):
+    plan = make_plan(tiny.config(dataset=spelling, tfds_data_dir=None))
+    assert plan.dataset == str(tmp_path / "small"), spelling
+  assert make_plan(tiny.config(dataset="cifar10")).dataset == "cifar10"
+  assert make_plan(tiny.config(checkpoint="runs/teacher/")).checkpoint == f"{tmp_path}/runs/teacher"
+  plan = make_plan(tiny.config(distill=dict(teacher="runs/teacher")))
+  assert plan.distill.teacher == f"{tmp_path}/runs/teacher"
+
+
+def test_another_spelling_of_a_directory_is_the_same_plan(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "small").mkdir()
+  (tmp_path / "other").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "small")
+  saved = make_plan(tiny.config(dataset="small")).to_dict()
+  saved["dataset"] = "small"  # As older versions recorded it.
+  for spelling in ("small/", str(tmp_path / "small"), "link"):
+    assert differences(saved, make_plan(tiny.config(dataset=spelling)), recorded=False) == []
+  other = make_plan(tiny.config(dataset="other"))
+  assert differences(saved, other, recorded=False) != []
+  assert differences(saved, other, recorded=True) == []  # The record compares the files.
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def from_pretrained(
     classes: keeps these classes of the checkpoint's head, in this order: indices, or names where
       the file's metadata has them.
     class_names: of the images that the model is for, by label. Where the checkpoint names its own,
-      its head is kept for the same names only, with its rows in this order; where it does not, their
-      number decides.
+      its head is kept for the same names only, with its rows in this order; where it does not,
+      their number decides.
     channels: of the model's images; None keeps the checkpoint's. See adapt.adapt_channels.
     position_resize: how position embeddings are resampled, one of resample.RESIZE_METHODS.
     patch_resize: allows a checkpoint of another patch size, and says how its filters are resampled

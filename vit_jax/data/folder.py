@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.data import listing, splits
-from vit_jax.data.sources import RULE, Dataset, FileSource, split_of
+from vit_jax.data.sources import RULE, SPLITS, Dataset, FileSource, split_of
 from vit_jax.errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class _Folder:
         raise UserError(
           f"{self.root} has both {names[0]!r} and {names[1]!r} as {split}; keep one of them."
         )
-    layout = {split: name for split, (name,) in found.items()}
+    layout = {split: found[split][0] for split in SPLITS if split in found}
     ignored = sorted(set(directories) - set(layout.values()))
     if ignored:
       _LOGGER.warning("%s: not a split, so ignored: %s", self.root, ", ".join(ignored))
@@ -135,7 +135,6 @@ class _Folder:
         )
     outside = listing.scan(here, as_before=self.rule == 1, deep=False)
     self.loose += len(outside.images)
-    self.left_out += outside.left_out
     if not names and split == "train":
       loose = " but its images lie outside of class folders" if outside.images else ""
       raise UserError(

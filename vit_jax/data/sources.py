@@ -69,7 +69,11 @@ class Source:
     return hashes(self.name(index) for index in range(len(self)))
 
   def check_labels(self) -> None:
-    """Raises a UserError if labels are none of the classes; looks at some records."""
+    """Reads a few records of a data set whose labels may be hidden, before a run starts.
+
+    Raises:
+      UserError: a label belongs to no class.
+    """
 
 
 class _Selection(Source):
@@ -87,6 +91,12 @@ class _Selection(Source):
 
   def name(self, index: int) -> str:
     return self._source.name(int(self._indices[index]))
+
+  def keys(self) -> np.ndarray:
+    return self._source.keys()[self._indices]
+
+  def check_labels(self) -> None:
+    self._source.check_labels()
 
 
 class ArraySource(Source):
@@ -162,6 +172,13 @@ class ConcatSource(Source):
   def name(self, index: int) -> str:
     part, position = self._locate(index)
     return part.name(position)
+
+  def keys(self) -> np.ndarray:
+    return np.concatenate([part.keys() for part in self.parts])
+
+  def check_labels(self) -> None:
+    for part in self.parts:
+      part.check_labels()
 
 
 class Numbered(Source):
@@ -318,7 +335,17 @@ def open_dataset(
 
     if captions.has_captions(path):
       return captions.open_captions(path, rule=rule)
-    return folder.open_folder(path, rule=rule)
+    try:
+      return folder.open_folder(path, rule=rule)
+    except UserError as error:
+      from vit_jax.data import tfds_source
+
+      if not (versions := tfds_source.prepared_below(path)):
+        raise
+      raise UserError(
+        f"{path} has no dataset_info.json itself; pass the directory of a version: "
+        f"{tfds_source.listed(map(str, versions))}."
+      ) from error
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")
   if name.startswith(("/", "./", "../", "~")) or name.endswith("/"):

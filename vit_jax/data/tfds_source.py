@@ -8,29 +8,41 @@ TensorFlow; such a dataset is refused with the command that converts it.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pathlib
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from vit_jax.data.decode import BadImage
-from vit_jax.data.sources import Dataset, Record, Source
+from vit_jax.data.sources import Dataset, Record, Source, hashes
 from vit_jax.errors import UserError, nearest
 
-_NAME = re.compile(r"(?P<name>[a-z]\w*)(/[\w.\-+]+)?(:[\d.*]+)?", re.IGNORECASE)
+_NAME = re.compile(
+  r"(?P<name>[a-z]\w*)(/(?P<config>[\w.\-+]+))?(:(?P<version>[\d.*]+))?", re.IGNORECASE
+)
+_LOGGER = logging.getLogger(__name__)
 
 
 class TfdsSource(Source):
   """Records of one native split; images stay encoded."""
 
   def __init__(
-    self, records: Any, split: str, keys: tuple[str, str], indices: np.ndarray | None = None
+    self,
+    records: Any,
+    split: str,
+    keys: tuple[str, str],
+    classes: int,
+    indices: np.ndarray | None = None,
   ):
     self._records = records
     self._split = split
     self._image, self._label = keys
+    self._classes = classes
     self._indices = np.arange(len(records)) if indices is None else indices
 
   def __len__(self) -> int:
@@ -40,22 +52,39 @@ class TfdsSource(Source):
     try:
       record = self._records[int(self._indices[index])]
     except RuntimeError as e:
-      raise BadImage(f"its shard cannot be read ({str(e).strip().splitlines()[0]})") from e
+      raise BadImage(f"its shard cannot be read ({_reason(e)})") from e
     image, label = record[self._image], record[self._label]
     if image is None or label is None:  # What becomes of a record beyond the end of a file.
       raise BadImage("its shard cannot be read (it is cut short)")
-    return {
-      "image": image,
-      "label": int(label),
-      "id": self.name(index),
-    }
+    if not 0 <= label < self._classes:
+      advice = "prepare the dataset again, it is damaged"
+      if label == -1:  # In TFDS the sign of a hidden label.
+        advice = "its labels are hidden, so use another split"
+      raise UserError(
+        f"split {self._split!r} has the label {label} at {self.name(index)}, but the labels of its "
+        f"classes are 0 to {self._classes - 1}; {advice}."
+      )
+    return {"image": image, "label": int(label), "id": self.name(index)}
+
+  def check_labels(self) -> None:
+    count = len(self)
+    for index in (0, count // 2, count - 1)[:count]:
+      with contextlib.suppress(BadImage, OSError):  # Those are counted when all are read.
+        self[index]
 
   def name(self, index: int) -> str:
     return f"{self._split}:{self._indices[index]}"
 
+  def keys(self) -> np.ndarray:
+    return hashes([self._split]) + self._indices.astype(np.uint64)  # Quick for millions.
+
   def select(self, indices: np.ndarray) -> TfdsSource:
     keys = self._image, self._label
-    return TfdsSource(self._records, self._split, keys, self._indices[indices])
+    return TfdsSource(self._records, self._split, keys, self._classes, self._indices[indices])
+
+
+def _reason(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def open_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -70,25 +99,67 @@ def open_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> D
   import tensorflow_datasets as tfds
 
   where = None if data_dir is None else os.path.expanduser(os.fspath(data_dir))
+  folder = pathlib.Path(where or tfds.core.constants.DATA_DIR)
   try:
     builder = tfds.builder(name, data_dir=where)
-  except tfds.core.registered.DatasetNotFoundError as e:
-    known = re.findall(r"^\s*- (\S+)$", str(e), re.MULTILINE)  # It lists the whole catalogue.
-    raise UserError(
-      f"there is no dataset {name!r}: no such directory, and TFDS does not know the name"
-      f"{nearest(match['name'], ['digits', *known]) or '.'}"
-    ) from None
   except Exception as e:
-    reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-    raise UserError(f"TFDS cannot open {name!r}: {reason}") from e
+    raise UserError(_why_not(match, folder, e)) from e
   if not builder.info.splits:
-    option = "" if data_dir is None else f" --data_dir={where}"
+    others = _prepared(match["name"], folder)
+    option = "" if where is None else f" --data_dir={where}"
     raise UserError(
-      f"dataset {name!r} is not prepared in {pathlib.Path(builder.data_path).parents[1]}; prepare "
+      f"dataset {name!r} is not prepared in {folder}{others and f', which has {others}'}; prepare "
       f"it with `tfds build {name} --file_format=array_record{option}` (that needs TensorFlow), or "
       "set config.tfds_data_dir."
     )
   return _open(builder, name)
+
+
+def _why_not(match: re.Match, folder: pathlib.Path, error: Exception) -> str:
+  """The sentence on a name that TFDS has no builder for."""
+  import tensorflow_datasets as tfds
+
+  given, (name, config, version) = match[0], match.group("name", "config", "version")
+  others = _prepared(name, folder)
+  there = others and f"; prepared in {folder}: {others}"
+  if isinstance(error, tfds.core.registered.DatasetNotFoundError):
+    if others:
+      return (
+        f"dataset {given!r} is not prepared in {folder}, which has {others}; pass one of these."
+      )
+    known = re.findall(r"^\s*- (\S+)$", str(error), re.MULTILINE)  # It lists the whole catalogue.
+    return (
+      f"there is no dataset {given!r}: no such directory, and TFDS does not know the name"
+      f"{nearest(name, ['digits', *known]) or '.'}"
+    )
+  if f"BuilderConfig {config} not found" in str(error):
+    configs = list(tfds.builder_cls(name).builder_configs)
+    near = nearest(config, configs) or "; pass one of these."
+    if configs:
+      return f"{name} has no config {config!r}, only {listed(configs)}{there}{near}"
+    return f"{name} has no configs; pass {name!r}, or {name + ':VERSION'!r}{there}."
+  if only := re.search(r"cannot be loaded at version .*, only: (.+)\.", str(error)):
+    return f"{name} has no version {version}, only {only[1]}{there}; pass one of these."
+  return f"TFDS cannot open {given!r}: {_reason(error)}"
+
+
+def _prepared(name: str, folder: pathlib.Path) -> str:
+  """The versions of a dataset that are prepared, by the names to open them with."""
+  found = [path.relative_to(folder) for path in prepared_below(folder / name)]
+  return listed(f"{path.parent.as_posix()}:{path.name}" for path in found)
+
+
+def prepared_below(path: pathlib.Path) -> list[pathlib.Path]:
+  """The directories of versions that TFDS prepared, one to three levels below `path`."""
+  version = "[0-9]*.[0-9]*.[0-9]*/dataset_info.json"
+  found = [f.parent for above in ("", "*/", "*/*/") for f in sorted(path.glob(above + version))]
+  return [p for p in found if re.fullmatch(r"[\d.]+", p.name)]  # Not "1.0.0.incomplete...".
+
+
+def listed(words: Iterable[str]) -> str:
+  """At most five of the words, separated by commas, and how many more there are."""
+  words = list(words)
+  return ", ".join([*words[:5], *([f"{len(words) - 5} more"] if len(words) > 5 else [])])
 
 
 def open_directory(path: str | os.PathLike[str]) -> Dataset:
@@ -102,7 +173,9 @@ def open_directory(path: str | os.PathLike[str]) -> Dataset:
   try:
     builder = tfds.builder_from_directory(os.fspath(path))
   except Exception as e:
-    raise UserError(f"{path} has a dataset_info.json that TFDS cannot read: {e}") from e
+    raise UserError(
+      f"TFDS cannot read the dataset in {path} ({_reason(e)}); copy or prepare it again."
+    ) from e
   return _open(builder, os.fspath(path))
 
 
@@ -117,6 +190,7 @@ def _open(builder: Any, name: str) -> Dataset:
       "--out_file_format=array_record`."
     )
   keys = _keys(info, name)
+  class_names = _class_names(builder, keys[1], name)
   tables = {}
   for split in info.splits:
     try:
@@ -126,11 +200,10 @@ def _open(builder: Any, name: str) -> Dataset:
         file_format=tfds.core.FileFormat.ARRAY_RECORD,
       )
     except Exception as e:
-      reason = str(e).strip().splitlines()[0]
-      raise UserError(f"split {split!r} of {name} cannot be opened: {reason}") from e
+      raise UserError(f"split {split!r} of {name} cannot be opened: {_reason(e)}") from e
     ours = "val" if split == "validation" else split
-    tables[ours] = TfdsSource(records, split, keys)
-  return Dataset(name=name, class_names=tuple(info.features[keys[1]].names), tables=tables)
+    tables[ours] = TfdsSource(records, split, keys, len(class_names))
+  return Dataset(name=name, class_names=class_names, tables=tables)
 
 
 def _keys(info: Any, name: str) -> tuple[str, str]:
@@ -140,12 +213,57 @@ def _keys(info: Any, name: str) -> tuple[str, str]:
   features = info.features
   images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
   labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-  supervised = info.supervised_keys or ()
-  for candidates in (images, labels):
-    candidates.sort(key=lambda k: k not in supervised)  # Stable: these first.
   if not images or not labels:
     raise UserError(
       f"{name} is no classification dataset: it needs an image and a class label, and has "
       f"{', '.join(features)}."
     )
-  return images[0], labels[0]
+  return _one_of(images, "image", info, name), _one_of(labels, "label", info, name)
+
+
+def _one_of(keys: Sequence[str], usual: str, info: Any, name: str) -> str:
+  """The one that is supervised, else the only one, else the one of the usual name."""
+  supervised = [key for key in keys if key in (info.supervised_keys or ())]
+  keys = supervised or keys
+  if len(keys) == 1:
+    return keys[0]
+  if usual not in keys:
+    raise UserError(
+      f"{name} has several features that may be the {usual}: {', '.join(keys)}; tell which in its "
+      'dataset_info.json, by "supervisedKeys": {"tuple": {"items": [{"featureKey": "the image"}, '
+      '{"featureKey": "the label"}]}}.'
+    )
+  _LOGGER.info(
+    "%s has several features that may be the %s (%s); %r is used",
+    name,
+    usual,
+    ", ".join(keys),
+    usual,
+  )
+  return usual
+
+
+def _class_names(builder: Any, key: str, name: str) -> tuple[str, ...]:
+  """The names of the classes, by label."""
+  feature = builder.info.features[key]
+  file = builder.data_path / f"{key}.labels.txt"
+  if not feature.num_classes:
+    raise UserError(f"{name} does not tell how many classes {key!r} has; prepare it again.")
+  if not file.is_file():
+    if feature.names == [str(label) for label in range(feature.num_classes)]:
+      _LOGGER.warning(
+        "%s has no %s with the names of its classes, so they are called 0 to %d",
+        name,
+        file.name,
+        feature.num_classes - 1,
+      )
+    return tuple(feature.names)
+  # Read here, since TFDS takes names whose number is wrong, and numbers for what it cannot read.
+  lines = file.read_bytes().decode("utf-8", "replace").split("\n")
+  names = tuple(line.strip() for line in lines if line.strip())
+  if len(set(names)) != feature.num_classes or "\ufffd" in "".join(names):
+    raise UserError(
+      f"{file} should have {feature.num_classes} different names in UTF-8, one a line, and has "
+      f"{len(set(names))}; copy it again from where {name} was prepared."
+    )
+  return names

@@ -9,6 +9,7 @@ embeddings, which is how arXiv:2103.00020 (section 3.1.4) and LiT are evaluated.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import os
@@ -59,8 +60,9 @@ def make_prompts(
     raise UserError("there are no classes to choose from; give the name of at least one.")
   names = text.split_names(class_names)
   prompts = text.prompts(names, templates)
+  counts = collections.Counter(map(tuple, prompts))
   for name, own in zip(class_names, prompts, strict=True):
-    if "" in own or prompts.count(own) > 1:
+    if "" in own or counts[tuple(own)] > 1:
       others = [other for other, theirs in zip(class_names, prompts, strict=True) if theirs == own]
       which = " and ".join(map(repr, others)) if len(others) > 1 else repr(name)
       raise UserError(
@@ -211,7 +213,8 @@ def read_lines(path: str) -> tuple[str, ...]:
     UserError: it cannot be read, or is empty.
   """
   try:
-    lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    # Not `splitlines`: names may have other marks, such as U+2028, that it takes for line ends.
+    lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path} cannot be read ({error}); pass a text file, a name a line.") from error
   lines = tuple(line.strip() for line in lines if line.strip())
