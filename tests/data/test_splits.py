@@ -27,8 +27,10 @@ def names(count, prefix="cat"):
 
 @pytest.mark.parametrize(
   "count, expected",
-  [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (8, 1, 1)), (14, (12, 1, 1))]
-  + [(15, (12, 1, 2)), (16, (12, 2, 2)), (60, (48, 6, 6)), (1_000, (800, 100, 100))],
+  [
+    *((1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (8, 1, 1)), (14, (12, 1, 1))),
+    *((15, (12, 1, 2)), (16, (12, 2, 2)), (60, (48, 6, 6)), (1_000, (800, 100, 100))),
+  ],
 )
 def test_a_tenth_each_and_train_comes_first(count, expected):
   parts = splits.draw(names(count), ("val", "test"))
@@ -47,7 +49,7 @@ def test_the_order_is_that_of_a_hash():
   """The rule as DESIGN states it, computed by other means."""
   import hashlib
 
-  files = names(40) + ["cat/é.jpg"]
+  files = [*names(40), "cat/é.jpg"]
   order = sorted(files, key=lambda f: hashlib.sha256(f"0/{f}".encode()).hexdigest())
   parts = splits.draw(files, ("val", "test"))
   assert {files[k] for k in parts["test"]} == set(order[:4])
@@ -235,12 +237,12 @@ def test_a_slice_of_train_is_taken_out_of_it(asked, train):
   ],
 )
 def test_any_other_overlap_with_train_is_refused(asked):
-  with pytest.raises(UserError, match="also in config.pp.train=.*judged on what it has learned"):
+  with pytest.raises(UserError, match=r"also in config\.pp\.train=.*judged on what it has learned"):
     chosen(asked)
 
 
 def test_a_split_of_another_name_with_the_same_images_overlaps():
-  with pytest.raises(UserError, match="100 images of config.pp.val='few'"):
+  with pytest.raises(UserError, match=r"100 images of config\.pp\.val='few'"):
     splits.choose(open_dataset("digits"), {"train": "train", "val": "few"})
 
 

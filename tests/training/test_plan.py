@@ -110,7 +110,7 @@ def test_epochs_become_steps_of_the_training_images():
     (dict(epochs=1, warmup_steps=5, warmup_epochs=1), "warmup_epochs=1 both say how long"),
     (dict(epochs=0), "epochs=0 should be positive"),
     (dict(epochs=1, warmup_epochs=-1), "warmup_epochs=-1 should be at least 0"),
-    (dict(), "total_steps is missing"),
+    ({}, "total_steps is missing"),
   ):
     with pytest.raises(UserError, match=words):
       make_plan({**keys, **changes})

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from vit_jax.data.sources import Dataset, FileSource, Source, concatenate, hashes
+from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source, concatenate, hashes
 from vit_jax.errors import UserError
 from vit_jax.training.checkpointing import write_atomically
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FILE = "data.npz"
 _NEXT = "data.npz.next"
-_FORMER = "former"  # Files that were learned from and have gone since: they may come back.
+_FORMER = "former-"  # Before a split's name: files of it that have gone since, and may come back.
 _NO_HASHES = np.array([], np.uint64)
 
 
@@ -46,8 +46,9 @@ class Record:
     rule: the version of the rule that drew splits, see `sources.open_dataset`.
     counts: the examples of each split.
     epoch: the training examples at the start of the run, in which its epochs are counted.
-    paths: for each split, and for "former", the sorted 64-bit hashes of the files' paths, relative
-      to the data set's directory; empty where the data set has no files.
+    paths: for each split, and with "former-" before its name for what has gone of it, the sorted
+      64-bit hashes of the files' paths, relative to the data set's directory; empty where the data
+      set has no files.
     files: the same of paths with sizes in bytes, which tell that a file was replaced.
   """
 
@@ -79,12 +80,15 @@ class Record:
     }
 
   def knows(self, split: str, paths: np.ndarray) -> np.ndarray:
-    """bool [files]: which of them, by the hashes of their paths, are in a split."""
-    return np.isin(paths, self.paths.get(split, _NO_HASHES))
+    """bool [files]: which of them, by the hashes of their paths, are or were in a split."""
+    return np.isin(paths, self._ever(split))
+
+  def _ever(self, split: str) -> np.ndarray:
+    return np.concatenate([self.paths.get(k, _NO_HASHES) for k in (split, _FORMER + split)])
 
   def learned(self, paths: np.ndarray) -> np.ndarray:
     """bool [files]: which of them the run has learned from, now or earlier."""
-    return self.knows("train", paths) | self.knows(_FORMER, paths)
+    return self.knows("train", paths)
 
 
 def make(rule: int, sources: Mapping[str, Source], before: Record | None = None) -> Record:
@@ -96,9 +100,10 @@ def make(rule: int, sources: Mapping[str, Source], before: Record | None = None)
   paths = {split: np.sort(source.keys()) for split, source in sources.items()}
   files = {split: np.sort(file_keys(source)) for split, source in sources.items()}
   if before and before.paths:
-    known = np.concatenate([before.paths["train"], before.paths.get(_FORMER, _NO_HASHES)])
-    if len(former := np.setdiff1d(known, paths["train"])):
-      paths[_FORMER] = files[_FORMER] = former
+    now = np.concatenate([*paths.values()])
+    for split in SPLITS:
+      if len(former := np.setdiff1d(before._ever(split), now)):
+        paths[_FORMER + split] = files[_FORMER + split] = former
   return Record(rule, counts, epoch, paths, files)
 
 

@@ -1,0 +1,258 @@
+# Copyright 2026 The vit_jax Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The record of a run's splits: files come and go, and nothing that was learned from is judged."""
+
+import dataclasses
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import tiny_run as tiny
+
+from vit_jax.errors import UserError
+from vit_jax.training import data_record, restore, run_data
+from vit_jax.training.plan import make_plan
+
+
+def write(root, counts, start=0):
+  for name, count in counts.items():
+    (root / name).mkdir(parents=True, exist_ok=True)
+    for k in range(start, start + count):
+      (root / name / f"{k:04d}.jpg").write_bytes(b"x" * (k + 1))
+
+
+def plan_for(root, **pp):
+  splits = dict(train=None, val=None, test=None)
+  return make_plan(tiny.config(dataset=str(root), pp={**splits, **pp}))
+
+
+def start(workdir, root, **pp):
+  """What a run does with its data when it starts or continues, without the training."""
+  plan = plan_for(root, **pp)
+  data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
+  plan = data.planned(plan)
+  info = restore.RunInfo(
+    config=plan.to_dict(),
+    model_name=plan.model.name,
+    model_fields={},
+    dataset=plan.dataset,
+    class_names=data.dataset.class_names,
+    preprocessing=plan.pp,
+    parameters=1,
+    data=data.record.describe(),
+  )
+  restore.write_run(workdir, info, data.record)
+  return data
+
+
+def names(source):
+  return {source.name(k) for k in range(len(source))}
+
+
+def split_names(data):
+  return {split: names(source) for split, source in data.sources.items()}
+
+
+def judged(workdir, split, dataset=None):
+  """What `evaluate` looks at; nothing where it refuses."""
+  info = restore.read_run(workdir)
+  own, data = run_data.find_own(workdir, info, dataset, None)
+  return names(own.sources[split]) if own and split in own.sources else set()
+
+
+@pytest.mark.parametrize("folders", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_nothing_that_was_learned_is_judged_whatever_becomes_of_folders(tmp_path, folders):
+  """Files come, go, and come back; runs continue and are evaluated in between."""
+  draw = random.Random(0)
+  kept = lost = 0
+  for number in range(folders):
+    root, workdir = tmp_path / f"{number}", tmp_path / f"run{number}"
+    write(root, {name: draw.randint(3, 25) for name in "abc"[: draw.randint(2, 3)]})
+    pp = draw.choice([{}, {}, {"val": "train[80%:]"}, {"train": "train[:70%]"}, {"test": ""}])
+    learned = split_names(start(workdir, root, **pp))["train"]
+    first = {split: judged(workdir, split) for split in ("val", "test")}
+    attic = tmp_path / f"attic{number}"
+    for _ in range(6):
+      for _ in range(draw.randint(1, 6)):
+        files = sorted(p for p in root.rglob("*.jpg"))
+        if draw.random() < 0.5:
+          folder = draw.choice(sorted(p for p in root.iterdir()))
+          (folder / f"{draw.randint(0, 99_999):05d}.jpg").write_bytes(b"y")
+        elif attic.exists() and draw.random() < 0.3:
+          shutil.copytree(attic, root, dirs_exist_ok=True)
+        else:
+          file = draw.choice(files)
+          if len(list(file.parent.iterdir())) > 3:
+            (attic / file.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.move(file, attic / file.parent.name / file.name)
+      for split, before in first.items():
+        now = judged(workdir, split)
+        assert not now & learned
+        there = {f for f in before if (root / f).exists()}
+        assert there <= now  # A file that the record knows keeps its split.
+        kept, lost = kept + len(there), lost + len(before - there)
+      if draw.random() < 0.5:
+        again = split_names(start(workdir, root, **pp))
+        learned |= again["train"]
+        assert not learned & (again.get("val", set()) | again.get("test", set()))
+  assert kept > 10 * folders and lost > folders  # The test has met what it is about.
+
+
+def test_what_changed_is_counted(tmp_path, caplog):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  before = split_names(start(workdir, root))
+  assert not start(workdir, root).changes and not caplog.messages
+  gone, other, replaced = sorted(before["train"])[:3]
+  (root / gone).unlink()
+  (root / sorted(before["test"])[0]).unlink()
+  (root / other).write_bytes(b"another image of this name")
+  write(root, {"a": 1}, start=500)
+  info = restore.read_run(workdir)
+  data = run_data.open_run_data(plan_for(root), workdir, info)
+  new = next(split for split, source in split_names(data).items() if "a/0500.jpg" in source)
+  changes = {split: (c.added, c.gone, c.replaced) for split, c in data.changes.items()}
+  expected = {"train": [0, 1, 1], "test": [0, 1, 0]}
+  expected.setdefault(new, [0, 0, 0])[0] += 1
+  assert changes == {split: tuple(counts) for split, counts in expected.items()}
+  assert "1 gone" in caplog.text and "1 replaced by others of the same name" in caplog.text
+  assert names(data.sources["test"]) - {"a/0500.jpg"} < before["test"]
+  assert replaced in names(data.sources["train"])
+
+
+def test_a_file_that_comes_back_has_not_been_forgotten(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  learned = sorted(split_names(start(workdir, root))["train"])[:20]
+  for file in learned:
+    (root / file).rename(tmp_path / file.replace("/", "-"))
+  start(workdir, root)
+  for file in learned:
+    (tmp_path / file.replace("/", "-")).rename(root / file)
+  assert not judged(workdir, "test") & set(learned)
+  assert not judged(workdir, "val") & set(learned)
+  assert set(learned) <= split_names(start(workdir, root))["train"]
+
+
+def test_a_data_set_that_has_moved_keeps_its_record(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  before = split_names(start(workdir, root))
+  root.rename(tmp_path / "moved")
+  (tmp_path / "moved" / sorted(before["val"])[0]).unlink()
+  assert judged(workdir, "test", str(tmp_path / "moved")) == before["test"]
+  data = run_data.open_run_data(plan_for(tmp_path / "moved"), workdir, restore.read_run(workdir))
+  assert split_names(data)["train"] == before["train"]
+
+
+def test_another_data_set_is_not_taken_for_the_runs_own(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  start(workdir, root)
+  for name in ("a", "b"):
+    (tmp_path / "other" / name).mkdir(parents=True)
+    for k in range(30):
+      (tmp_path / "other" / name / f"{k:04d}.jpg").write_bytes(b"z" * 1_000)
+  info = restore.read_run(workdir)
+  own, data = run_data.find_own(workdir, info, str(tmp_path / "other"), None)
+  assert own is None and len(data.source("train+val+test")) == 60
+  same = root / "a" / "0003.jpg"
+  shutil.copy(same, tmp_path / "other" / "a" / "0003.jpg")
+  left = run_data.without_learned(data.source("train+val+test"), "all", workdir, info, None)
+  assert len(left) == 60 - ("a/0003.jpg" in split_names(start(workdir, root))["train"])
+
+
+def test_another_test_split_has_nothing_that_was_learned(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"train/a": 20, "train/b": 20, "test/a": 5, "test/b": 5, "val/a": 5, "val/b": 5})
+  before = split_names(start(workdir, root, test=""))
+  data = run_data.open_run_data(plan_for(root, test="test"), workdir, restore.read_run(workdir))
+  assert split_names(data)["test"] == names(data.dataset.tables["test"])
+  assert split_names(data)["train"] == before["train"] and not data.changes.get("train")
+  with pytest.raises(UserError, match="judged on what it has learned"):
+    run_data.open_run_data(plan_for(root, test="train"), workdir, restore.read_run(workdir))
+
+
+def test_a_run_from_another_runs_weights_is_not_judged_on_what_that_has_learned(tmp_path):
+  root, first = tmp_path / "photos", tmp_path / "first"
+  write(root, {"a": 40, "b": 40})
+  before = split_names(start(first, root))
+  learned = before["train"]
+  for file in before["val"] | before["test"]:
+    (root / file).unlink()
+  write(root, {"a": 20, "b": 20}, start=60)
+  for key in ("checkpoint", "teacher"):
+    config = tiny.config(dataset=str(root), pp=dict(train=None, val=None, test=None))
+    config.unlock()
+    if key == "checkpoint":
+      config.checkpoint = str(first)
+    else:
+      config.distill = dict(teacher=str(first))
+    data = run_data.open_run_data(make_plan(config), tmp_path / "second", None)
+    found = split_names(data)
+    assert found["val"] and found["test"]
+    assert not learned & (found["val"] | found["test"])
+  plain = split_names(run_data.open_run_data(plan_for(root), tmp_path / "third", None))
+  assert learned & (plain["val"] | plain["test"])  # The test can fail.
+
+
+def test_a_lost_record_is_made_again_only_from_the_same_files(tmp_path, caplog):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  before = split_names(start(workdir, root))
+  content = (workdir / data_record.FILE).read_bytes()
+  for damage in (None, b"", b"\0" * 100, content[:-20], content[:200] + b"!" + content[201:]):
+    (workdir / data_record.FILE).unlink()
+    if damage is not None:
+      (workdir / data_record.FILE).write_bytes(damage)
+    caplog.clear()
+    assert split_names(start(workdir, root)) == before
+    assert "so it is made again" in caplog.text
+    assert data_record.read(workdir, restore.read_run(workdir).data).paths
+  (workdir / data_record.FILE).unlink()
+  write(root, {"a": 1}, start=100)
+  with pytest.raises(UserError, match=r"data\.npz is missing, and .* does not hold exactly"):
+    start(workdir, root)
+
+
+def test_a_crash_between_the_two_files_loses_nothing(tmp_path, monkeypatch):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  start(workdir, root)
+  write(root, {"a": 5, "b": 5}, start=50)
+  with monkeypatch.context() as patch:
+    patch.setattr(data_record, "finish_writing", lambda workdir: None)
+    after = split_names(start(workdir, root))
+  assert split_names(start(workdir, root)) == after
+  assert [p.name for p in workdir.iterdir() if "npz" in p.name] == ["data.npz"]
+
+
+def test_other_data_sets_have_counts(tmp_path):
+  data = start(tmp_path / "run", "digits")
+  described = json.loads((tmp_path / "run" / "config.json").read_text())["data"]
+  assert described["counts"] == {"train": 1257, "val": 180, "test": 360}
+  assert described["digest"] is None and not (tmp_path / "run" / data_record.FILE).exists()
+  smaller = dataclasses.replace(data.record, counts={"train": 1256, "val": 180, "test": 360})
+  assert data_record.changes(smaller, data.record)["train"].added == 1
+
+
+def test_runs_without_a_record_are_read_by_the_old_rule(tmp_path, caplog):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  (root / "a" / "0.gif").write_bytes(b"GIF89a")  # Older versions did not see it.
+  start(workdir, root)
+  path = workdir / "config.json"
+  old = json.loads(path.read_text())
+  del old["data"]
+  path.write_text(json.dumps(old))
+  data = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  assert data.dataset.rule == data.record.rule == 1
+  assert "the run has no record of its splits" in caplog.text
+  random_state = np.random.RandomState(0)
+  drawn = set()
+  for name in "ab":
+    drawn |= {f"{name}/{k:04d}.jpg" for k in random_state.permutation(30)[:3]}
+  assert names(data.sources["val"]) == drawn
+  assert "a/0.gif" not in set.union(*split_names(data).values())
