@@ -243,7 +243,7 @@ def test_refuses_the_workdir_of_another_config(finished):
   [
     (dict(pp=dict(crop=9)), "9"),
     (dict(model=dict(classifier="unpooled")), "choose a classifier that pools"),
-    (dict(pp=dict(train="training")), "training"),
+    (dict(pp=dict(train="trainig")), "trainig"),
     (dict(batch=33, accum_steps=2), "use a multiple of"),
     (dict(mesh=dict(data=1000)), "there are"),
   ],

@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
-from vit_jax.training import sharding
+from vit_jax.training import run_data, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +135,7 @@ def dry_run(
 
 
 _UNNAMED = "unnamed"  # Where a config leaves its data set to the command line.
+_EXAMPLES = 10_000  # Training images, where a config counts epochs and there is no data set.
 
 
 def prepare(
@@ -145,7 +146,7 @@ def prepare(
   """The plan to compile, and what of it differs from the config's."""
   keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
   plan = plan_lib.make_plan({**keys, "dataset": keys.get("dataset") or _UNNAMED})
-  notes = []
+  plan, notes = _with_steps(plan)
   if not plan.from_scratch or plan.init != plan_lib.InitPlan():
     notes.append("weights to start from are not read: they have the same shapes")
   plan = step.from_scratch(plan)
@@ -157,6 +158,18 @@ def prepare(
   sizes = {"replica": topology.slices} if topology.slices > 1 else {}
   plan = dataclasses.replace(plan, mesh=dataclasses.replace(plan.mesh, **{**sizes, **(mesh or {})}))
   return plan, tuple(notes)
+
+
+def _with_steps(plan: plan_lib.Plan) -> tuple[plan_lib.Plan, list[str]]:
+  """The plan with steps instead of epochs, and what was taken for granted."""
+  if plan.epochs is None and plan.warmup_epochs is None:
+    return plan, []
+  try:
+    examples = run_data.open_run_data(plan, "", None).record.epoch
+    return plan.with_steps(examples), []
+  except UserError:
+    told = f"{_EXAMPLES:,} training images, since there is no data set whose epochs could be counted"
+    return plan.with_steps(_EXAMPLES), [told]
 
 
 def find_classes(plan: plan_lib.Plan, classes: int | None) -> tuple[int, str]:
