@@ -10,10 +10,10 @@ import pathlib
 
 import numpy as np
 
+from vit_jax.data.listing import EXTENSIONS, list_images
 from vit_jax.data.sources import Dataset, FileSource
 from vit_jax.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SPLIT_DIRECTORIES = {
   "train": "train",
   "val": "val",
@@ -22,28 +22,6 @@ _SPLIT_DIRECTORIES = {
   "test": "test",
 }
 _LOGGER = logging.getLogger(__name__)
-
-
-def list_images(directory: str | os.PathLike[str]) -> list[str]:
-  """All images at any depth, as sorted paths relative to `directory`, with forward slashes.
-
-  Hidden files and directories are left out; symbolic links are followed, each directory once.
-  """
-  found, seen = [], set()
-  for here, directories, files in os.walk(directory, followlinks=True):
-    real = os.path.realpath(here)
-    if real in seen:  # A link that leads back up.
-      directories.clear()
-      continue
-    seen.add(real)
-    directories[:] = sorted(d for d in directories if not d.startswith("."))
-    relative = pathlib.PurePath(os.path.relpath(here, directory))
-    found += [
-      (relative / f).as_posix()
-      for f in files
-      if not f.startswith(".") and f.lower().endswith(EXTENSIONS)
-    ]
-  return sorted(found)
 
 
 def _directories(path: pathlib.Path) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.data import listing
 from vit_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -234,16 +235,11 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
 
     return digits.open_digits()
   path = pathlib.Path(name).expanduser()
-  if path.is_dir():
-    if (path / "dataset_info.json").is_file():
-      from vit_jax.data import tfds_source
-
-      return tfds_source.open_directory(path)
-    from vit_jax.data import captions, folder
-
-    if captions.has_captions(path):
-      return captions.open_captions(path)
-    return folder.open_folder(path)
+  try:
+    if path.is_dir():
+      return _open_directory(path)
+  except OSError as error:
+    listing.refuse(error)
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")
   if name.startswith(("/", "./", "../", "~")) or name.endswith("/"):
@@ -251,3 +247,15 @@ def open_dataset(dataset: str, *, data_dir: str | os.PathLike[str] | None = None
   from vit_jax.data import tfds_source
 
   return tfds_source.open_name(name, data_dir=data_dir)
+
+
+def _open_directory(path: pathlib.Path) -> Dataset:
+  if (path / "dataset_info.json").is_file():
+    from vit_jax.data import tfds_source
+
+    return tfds_source.open_directory(path)
+  from vit_jax.data import captions, folder
+
+  if captions.has_captions(path):
+    return captions.open_captions(path)
+  return folder.open_folder(path)
