@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from pictures import every_format, photo, write_folder
+from pictures import encoded, every_format, photo, write_folder
+from PIL import Image
 
 from vit_jax.data import listing
 from vit_jax.data.decode import decode
@@ -17,6 +18,15 @@ from vit_jax.data.sources import open_dataset
 from vit_jax.errors import UserError
 
 FILES = every_format(photo(60, 80))
+
+
+def test_no_format_is_lost():
+  assert sorted(listing.EXTENSIONS) == sorted([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif",
+    ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".tga", ".icb", ".vda", ".vst", ".pcx", ".sgi", ".ras", ".qoi", ".dds",
+    ".ico", ".psd",
+  ])  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", listing.FORMATS)
@@ -132,6 +142,22 @@ def test_another_users_folder_is_one_sentence(where, mode, tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith(f"told: {closed}") and done.stdout.count("\n") == 1, done.stdout
   assert "cannot be read (Permission denied); make it readable" in done.stdout
+
+
+def test_other_beginnings_of_the_same_formats(tmp_path):
+  image = photo(60, 80)
+  files = {
+    "gimp": b"P6\n# Created by GIMP version 2.10.36 PNM plug-in\n" + FILES["PPM"][3:],
+    "ascii": b"P3 1 2 255 1 2 3 4 5 6",
+    "big-endian": encoded(image, "TIFF", tiffinfo={}, big_tiff=True),
+    "codestream": encoded(image, "JPEG2000", no_jp2=True),
+    "moving": encoded(image, "AVIF", save_all=True, append_images=[Image.fromarray(255 - image)]),
+    "gif87": FILES["GIF"],
+  }
+  for name, data in files.items():
+    (tmp_path / name).write_bytes(data)
+    decode(data)
+  assert list_images(tmp_path) == sorted(files)
 
 
 def test_a_folder_of_any_format_can_be_trained_on(tmp_path):
