@@ -24,7 +24,7 @@ def test_no_format_is_lost():
   assert sorted(listing.EXTENSIONS) == sorted([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif",
     ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm",
-    ".pgm", ".pbm", ".pnm", ".tga", ".icb", ".vda", ".vst", ".pcx", ".sgi", ".ras", ".qoi", ".dds",
+    ".pgm", ".pbm", ".pnm", ".tga", ".icb", ".vda", ".vst", ".pcx", ".sgi", ".ras", ".qoi",
     ".ico", ".psd",
   ])  # fmt: skip
 
@@ -126,22 +126,48 @@ def test_a_folder_that_cannot_be_read_is_told(where, as_before, tmp_path, monkey
 @pytest.mark.parametrize("where", ["", "cat", "cat/deep"])
 def test_another_users_folder_is_one_sentence(where, mode, tmp_path):
   write_folder(tmp_path / "photos", {"cat": 3, "cat/deep/er": 20, "dog": 5})
-  for parent in (tmp_path, *tmp_path.parents[:-2]):
-    parent.chmod(0o755)
-  closed = tmp_path / "photos" / where
-  closed.chmod(mode)
+  (tmp_path / "photos" / where).chmod(mode)
+  told = opened_by_nobody(tmp_path)
+  assert told.startswith(f"told: {os.path.normpath(f'photos/{where}')}")
+  assert told.endswith(
+    " cannot be read (Permission denied); make it readable for this user, or move it out of the "
+    "data.\n"
+  )
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="changes to another user")
+def test_a_link_into_another_users_folder_is_one_sentence(tmp_path):
+  write_folder(tmp_path / "photos", {"cat": 3, "dog": 5})
+  write_folder(tmp_path / "closed", {"more": 20})
+  (tmp_path / "closed").chmod(0)
+  (tmp_path / "photos" / "cat" / "more").symlink_to("../../closed/more")
+  assert opened_by_nobody(tmp_path).startswith("told: photos/cat/more cannot be read (Permission")
+
+
+def opened_by_nobody(directory):
+  """What opening `photos` there prints for a user who is not root."""
+  directory.chmod(0o755)
   program = (
-    "import os, sys; from vit_jax.data import captions, folder, sources, tfds_source; "
+    "import os; from vit_jax.data import captions, folder, sources, tfds_source; "
     "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-    "try: print(sources.open_dataset(sys.argv[1]))\n"
+    "try: print(sources.open_dataset('photos'))\n"
     "except sources.UserError as error: print('told:', error)"
   )
+  # As the working directory it can be used even if those above are closed.
   done = subprocess.run(
-    [sys.executable, "-c", program, tmp_path / "photos"], capture_output=True, text=True
+    [sys.executable, "-c", program], cwd=directory, capture_output=True, text=True
   )
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.startswith(f"told: {closed}") and done.stdout.count("\n") == 1, done.stdout
-  assert "cannot be read (Permission denied); make it readable" in done.stdout
+  assert done.returncode == 0 and done.stdout.count("\n") == 1, done.stderr
+  return done.stdout
+
+
+def test_linked_folders_are_listed_once_by_their_first_name(tmp_path):
+  write_folder(tmp_path, {"b/deep": 2, "c": 1})
+  (tmp_path / "b" / "back").symlink_to(tmp_path)
+  (tmp_path / "a").symlink_to("b/deep")
+  (tmp_path / "d").symlink_to("c")
+  expected = ["a/000.jpg", "a/001.jpg", "c/000.jpg"]
+  assert list_images(tmp_path) == list_images(tmp_path, as_before=True) == expected
 
 
 def test_other_beginnings_of_the_same_formats(tmp_path):

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from vit_jax.errors import UserError
@@ -30,7 +31,6 @@ FORMATS = {
   "SGI": (".sgi", rb"\x01\xda[\0\x01][\x01\x02]"),
   "SUN": (".ras", rb"\x59\xa6\x6a\x95"),
   "QOI": (".qoi", rb"qoif"),
-  "DDS": (".dds", rb"DDS "),
   "ICO": (".ico", rb"\0\0\x01\0[^\0]\0"),
   "PSD": (".psd", rb"8BPS\0\x01"),
 }
@@ -62,7 +62,11 @@ class Listing:
 
 def is_system_folder(name: str) -> bool:
   """Whether a folder is hidden (".git") or the operating system's ("@eaDir", "__MACOSX")."""
-  return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+  return _is_hidden(name) or name.lower() in _SYSTEM_FOLDERS
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith(".")
 
 
 def list_folder(directory: str | os.PathLike[str], *, as_before: bool = False) -> Listing:
@@ -79,20 +83,12 @@ def list_folder(directory: str | os.PathLike[str], *, as_before: bool = False) -
   Raises:
     UserError: the folder, or one inside it, cannot be read.
   """
-  images, left_out, seen = [], collections.Counter(), set()
-  hidden = lambda name: name.startswith(".")
-  skipped = hidden if as_before else is_system_folder
-  for here, directories, files in os.walk(directory, onerror=refuse, followlinks=True):
-    real = os.path.realpath(here)
-    if real in seen:  # A link that leads back up.
-      directories.clear()
-      continue
-    seen.add(real)
-    directories[:] = sorted(d for d in directories if not skipped(d))
+  images, left_out = [], collections.Counter()
+  for here, files in _walk(directory, _is_hidden if as_before else is_system_folder):
     relative = pathlib.PurePath(os.path.relpath(here, directory))
     for file in files:
       extension = os.path.splitext(file)[1].lower()
-      if hidden(file) or file.lower() in _SYSTEM_FILES:
+      if _is_hidden(file) or file.lower() in _SYSTEM_FILES:
         continue
       if as_before:
         is_image = file.lower().endswith(_OLD_EXTENSIONS)
@@ -127,6 +123,31 @@ def refuse(error: OSError) -> NoReturn:
     f"{error.filename or 'the folder'} cannot be read ({error.strerror or error}); make it "
     "readable for this user, or move it out of the data."
   ) from error
+
+
+def _walk(
+  directory: str | os.PathLike[str], skipped: Callable[[str], bool]
+) -> Iterator[tuple[str, list[str]]]:
+  """Yields each folder and the names of its files. `os.walk` hides what cannot be read."""
+  waiting, seen = [os.fspath(directory)], set()
+  while waiting:
+    here = waiting.pop()
+    real = os.path.realpath(here)
+    if real in seen:  # A link that leads back up.
+      continue
+    seen.add(real)
+    folders, files = [], []
+    try:
+      with os.scandir(here) as entries:
+        for entry in entries:
+          if not entry.is_dir():
+            files.append(entry.name)
+          elif not skipped(entry.name):
+            folders.append(entry.path)
+    except OSError as error:
+      refuse(error)
+    yield here, files
+    waiting += sorted(folders, reverse=True)
 
 
 def _begins_like_an_image(path: str) -> bool:
