@@ -21,6 +21,7 @@ import os
 import pathlib
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -67,16 +68,9 @@ def write_photos(directory: str, count: int) -> FileSource:
 
 def torch_batches(source: FileSource, workers: int) -> Callable[[], Iterator]:
   """A factory of endless iterators over a DataLoader with timm's crop and Pillow."""
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+  import cpu_torchvision  # noqa: F401
   import torch
-
-  for signature in ("nms(Tensor d, Tensor s, float t) -> Tensor",
-                    "qnms(Tensor d, Tensor s, float t) -> Tensor"):  # fmt: skip
-    try:  # torchvision, which timm imports, does not start beside a CPU-only torch without these.
-      torch.library.define(
-        "torchvision::" + signature.split("(")[0], signature[signature.find("(") :]
-      )
-    except RuntimeError:
-      break
   from timm.data.loader import fast_collate
   from timm.data.transforms import RandomResizedCropAndInterpolation
 

@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Importing this makes torchvision importable beside a CPU-only torch: tests and benchmarks do."""
 
+import sys
+
 import torch
 
-# The torchvision wheel expects C++ operators that a CPU-only torch does not bring. timm needs only
-# the import, so the names are declared here; calling one would still fail, loudly.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _signature in (
-  "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-  "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-  try:
-    _LIBRARY.define(_signature)
-  except RuntimeError:  # Already there: a torchvision built for this torch.
-    break
+try:
+  import torchvision  # Where it fits this torch, it brings its operators, which may be there once.
+except RuntimeError:
+  # The torchvision wheel expects C++ operators that a CPU-only torch does not bring. timm needs
+  # only the import, so the names are declared here; calling one would still fail, loudly.
+  _LIBRARY = torch.library.Library("torchvision", "DEF")
+  for _name in ("nms", "qnms"):
+    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+  # Submodules that the failed import left would not become attributes of the new torchvision.
+  for _module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+    del sys.modules[_module]
+  import torchvision  # noqa: F401

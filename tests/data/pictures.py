@@ -4,10 +4,14 @@
 
 import io
 import pathlib
+import struct
 
+import cv2
 import numpy as np
 from PIL import Image
 from skimage import data
+
+from vit_jax.data import listing
 
 
 def photo(height: int = 150, width: int = 200) -> np.ndarray:
@@ -20,6 +24,25 @@ def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> by
   image = image if isinstance(image, Image.Image) else Image.fromarray(image)
   image.save(buffer, kind, **options)
   return buffer.getvalue()
+
+
+def every_format(image: np.ndarray) -> dict[str, bytes]:
+  """The image, uint8 [height, width, 3], in every format that `decode` reads, by Pillow's name."""
+  height, width = image.shape[:2]
+  options = {
+    "JPEG": {"quality": 95},
+    "AVIF": {"quality": 95},
+    "WEBP": {"lossless": True},
+    "ICO": {"sizes": [(width, height)]},
+  }
+  files = {
+    kind: encoded(image, kind, **options.get(kind, {}))
+    for kind in listing.FORMATS.keys() - {"SUN", "PSD"}  # Which Pillow only reads.
+  }
+  files["SUN"] = cv2.imencode(".ras", image[..., ::-1])[1].tobytes()
+  head = struct.pack(">4sH6xHIIHHIIIH", b"8BPS", 1, 3, height, width, 8, 3, 0, 0, 0, 0)
+  files["PSD"] = head + image.transpose(2, 0, 1).tobytes()
+  return files
 
 
 def opened(data: bytes) -> Image.Image:

@@ -22,6 +22,11 @@ DIGITS = Preprocessing(
 )  # fmt: skip
 
 
+RANDOM = Preprocessing(
+  crop=16, min_area=0.2, random_affine=dict(degrees=10, translate=0.1, scale=(0.9, 1.1))
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp("photos")
@@ -32,6 +37,13 @@ def folder(tmp_path_factory):
 def numbered(count: int) -> ArraySource:
   """Images that each show their own number."""
   images = np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, 16, 16, 3))
+  return ArraySource(images, np.arange(count), [str(k) for k in range(count)])
+
+
+def textured(count: int) -> ArraySource:
+  """Images in which every crop looks different."""
+  image = photo(24, 32 + count)
+  images = np.stack([image[:, k : k + 32] for k in range(count)])
   return ArraySource(images, np.arange(count), [str(k) for k in range(count)])
 
 
@@ -163,6 +175,51 @@ def test_any_number_of_processes_goes_on_at_the_same_example(folder, kind, count
     }
     assert len(images) == 6
     assert found == {(i.tobytes(), k) for i, k in zip(batch["image"], batch["label"], strict=True)}
+
+
+@pytest.mark.parametrize("kind", ["in memory", "encoded"])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("first", [0, 16])
+def test_processes_together_augment_as_one_does(kind, count, first):
+  """Example by example: the share of process k are the examples k, k + count, ... of a batch."""
+  source = textured(23) if kind == "in memory" else Encoded(textured(23).images)
+  options = dict(seed=5, first=first)
+  whole = take(TrainLoader(source, RANDOM, batch_size=8, **options).iterator(), 6)
+  shares = [
+    TrainLoader(
+      source, RANDOM, batch_size=8 // count, shard_index=k, shard_count=count, **options
+    ).iterator()
+    for k in range(count)
+  ]
+  for batch in whole:
+    parts = [next(share) for share in shares]
+    mixed = {key: np.stack([p[key] for p in parts], 1).reshape(batch[key].shape) for key in batch}
+    assert_same([mixed], [batch])
+  images = np.concatenate([batch["image"] for batch in whole])
+  assert len({image.tobytes() for image in images}) == 48  # Two epochs, and all are augmented.
+
+
+def test_images_in_memory_are_augmented_as_files_are():
+  memory, files = (
+    take(TrainLoader(source, RANDOM, batch_size=size, seed=5, first=8).iterator(), 40 // size)
+    for source, size in ((textured(23), 8), (Encoded(textured(23).images), 5))
+  )
+  assert_same(*([{k: np.concatenate([b[k] for b in bs]) for k in bs[0]}] for bs in (memory, files)))
+
+
+@pytest.mark.parametrize("kind", ["in memory", "encoded"])
+def test_augmentation_depends_on_the_seed_and_the_position(kind):
+  """Of a single example, so that its order cannot hide how it is augmented."""
+  source = textured(1) if kind == "in memory" else Encoded(textured(1).images)
+  images = [
+    np.concatenate([
+      batch["image"]
+      for batch in take(TrainLoader(source, RANDOM, batch_size=4, seed=seed).iterator(), 5)
+    ])
+    for seed in (0, 1, 2**40, 0)
+  ]  # fmt: skip
+  np.testing.assert_array_equal(images[0], images[3])
+  assert len({image.tobytes() for image in np.concatenate(images[:3])}) == 60
 
 
 def test_a_batch_may_be_larger_than_the_data():

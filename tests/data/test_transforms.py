@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resizing, cropping and normalising against timm, Pillow, JAX and hand computation."""
 
+import collections
+import itertools
 import types
 
 import jax
@@ -174,6 +176,19 @@ def test_inception_boxes_are_within_the_published_limits():
   assert abs(np.mean(h[square]) - (np.sqrt(0.05 * height * width) + height) / 2) < 8
 
 
+def test_inception_boxes_reach_every_edge_and_none_lies_outside():
+  """In a small image every place that a box of some size can take occurs, the last ones too."""
+  height, width = 7, 6
+  rng = np.random.default_rng(0)
+  places = collections.defaultdict(set)
+  for _ in range(20000):
+    top, left, h, w = inception_box(height, width, 0.2, rng)
+    places[h, w].add((top, left))
+  for (h, w), found in places.items():
+    assert found == set(itertools.product(range(height - h + 1), range(width - w + 1))), (h, w)
+  assert max(h for h, _ in places) == height and max(w for _, w in places) == width
+
+
 def test_inception_falls_back_to_the_whole_image():
   assert inception_box(4, 4000, 0.9, np.random.default_rng(0)) == (0, 0, 4, 4000)
 
@@ -207,6 +222,20 @@ def test_random_crop_resizes_first():
   rng = np.random.default_rng(0)
   seen = {transform({"image": image, "label": 0}, rng)["image"].tobytes() for _ in range(200)}
   assert seen <= windows and len(seen) > 60
+
+
+@pytest.mark.parametrize(
+  "crop, big", [((24, 20), (27, 22)), ((20, 24), (20, 26)), ((9, 9), (9, 9))]
+)
+def test_random_crops_reach_every_offset_and_none_lies_outside(crop, big):
+  image = photo(100, 160)
+  transform = train_transform(Preprocessing(crop=crop, resize=big, train_crop="random", flip=False))
+  squashed = transforms.resize(image, big, "bilinear", False)
+  offsets = itertools.product(range(big[0] - crop[0] + 1), range(big[1] - crop[1] + 1))
+  windows = {squashed[y : y + crop[0], x : x + crop[1]].tobytes() for y, x in offsets}
+  rng = np.random.default_rng(0)
+  seen = {transform({"image": image, "label": 0}, rng)["image"].tobytes() for _ in range(200)}
+  assert seen == windows
 
 
 def test_flip_mirrors_half():

@@ -74,3 +74,26 @@ def test_without_a_head_there_is_nothing_to_classify(tmp_path, tiny_vit):
   ViTForImageClassification(config).vit.save_pretrained(tmp_path)
   with pytest.raises(UserError, match="has no classification head"):
     classifier.from_checkpoint("ViT-B_16", str(tmp_path))
+
+
+def test_folders_are_searched_and_what_is_no_image_is_told(tmp_path, caplog):
+  with pytest.raises(UserError) as error:
+    classifier.find_images([str(tmp_path)])
+  assert str(error.value) == f"the folder {tmp_path} holds no images; pass a folder with images."
+  for name in ("a.heic", "b.HEIC", "notes.txt", "README"):
+    (tmp_path / name).write_text("no image")
+  with pytest.raises(UserError) as error:
+    classifier.find_images([str(tmp_path)])
+  told = "2 .heic, 1 without suffix, 1 .txt"
+  assert str(error.value) == (
+    f"the folder {tmp_path} holds no images that can be read, only files of other kinds ({told}); "
+    "pass a folder with images."
+  )
+  photo = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+  for name in ("c.tif", "d.gif", "e.jfif"):
+    photo.save(tmp_path / name)
+  assert not caplog.records
+  found = classifier.find_images([str(tmp_path)])
+  assert [path.name for path in found] == ["c.tif", "d.gif", "e.jfif"]
+  [record] = caplog.records
+  assert record.getMessage() == f"{tmp_path}: left out {told} (not images that can be read)"

@@ -58,7 +58,7 @@ def split_names(data):
 def judged(workdir, split, dataset=None):
   """What `evaluate` looks at; nothing where it refuses."""
   info = restore.read_run(workdir)
-  own, data = run_data.find_own(workdir, info, dataset, None)
+  own, _ = run_data.find_own(workdir, info, dataset, None)
   return names(own.sources[split]) if own and split in own.sources else set()
 
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoded images to uint8 arrays, upright and in the asked number of channels.
 
-OpenCV decodes what it decodes right and fast (its JPEG decoder is libjpeg-turbo, bit-identical to
-Pillow's; it applies the EXIF orientation of JPEG and PNG). Pillow takes what is left: alpha
-channels, which are laid over white, CMYK, and WebP with EXIF.
+OpenCV decodes JPEG, PNG and WebP where it is right and fast (its JPEG decoder is libjpeg-turbo,
+bit-identical to Pillow's; it applies the EXIF orientation of JPEG and PNG). Pillow takes what is
+left: the other formats, alpha channels, which are laid over white, CMYK, and WebP with EXIF.
+OpenCV drops the transparency of GIF, TIFF, AVIF and JPEG 2000 and the orientation of AVIF.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import io
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+
+from vit_jax.data.listing import FORMATS
 
 # We report a damaged image ourselves, once, with its name. (OpenCV 4 and 5 differ in the place.)
 (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
@@ -35,6 +38,7 @@ def decode(image: bytes | np.ndarray, channels: int = 3, reduce: int = 1) -> np.
   """Decodes an image, whatever its file name says it is.
 
   EXIF orientation is applied, transparency is laid over white, 16 bits become 8, CMYK becomes RGB.
+  Of several images (GIF, TIFF) it is the first.
 
   Args:
     image: encoded bytes, or uint8 [height, width] or [height, width, 1, 3 or 4].
@@ -59,7 +63,7 @@ def decode(image: bytes | np.ndarray, channels: int = 3, reduce: int = 1) -> np.
       pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
   if pixels is None:
     try:
-      with Image.open(io.BytesIO(image)) as opened:
+      with Image.open(io.BytesIO(image), formats=tuple(FORMATS)) as opened:
         pixels = from_pil(opened)
     except Exception as e:  # Pillow's plugins raise many types.
       reason = "it is empty" if not image else str(e).replace("\n", " ") or type(e).__name__
@@ -69,15 +73,23 @@ def decode(image: bytes | np.ndarray, channels: int = 3, reduce: int = 1) -> np.
 
 def from_pil(image: Image.Image) -> np.ndarray:
   """uint8 RGB [height, width, 3] of a Pillow image: upright, over white, 16 bits scaled to 8."""
+  sixteen_bits = image.mode.startswith("I;16") or image.format == "PPM"
   image = ImageOps.exif_transpose(image)
   if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip instead of scale.
     pixels = np.asarray(image, np.float64)
-    scale = 257 if pixels.max(initial=0) > 255 else 1
-    return to_channels(np.clip(np.round(pixels / scale), 0, 255).astype(np.uint8), 3)
+    white = 65535 if sixteen_bits else _white(pixels.max(initial=0), image.mode)
+    return to_channels(np.clip(np.round(pixels * (255 / white)), 0, 255).astype(np.uint8), 3)
   if image.has_transparency_data:
     image = image.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
   return np.array(image.convert("RGB"))
+
+
+def _white(largest: float, mode: str) -> int:
+  """What white is in an image of 32-bit numbers, which no file says."""
+  if mode == "F" and largest <= 1:
+    return 1
+  return 255 if largest <= 255 else 65535
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -121,7 +133,7 @@ def jpeg_size(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _needs_pillow(data: bytes) -> bool:
-  """True for CMYK JPEGs, for PNG and WebP with transparency, and for WebP with EXIF."""
+  """False for JPEG, PNG and WebP but for CMYK, transparency, and WebP with EXIF."""
   if data[:2] == b"\xff\xd8":
     size = jpeg_size(data)
     return size is not None and size[2] == 4
@@ -131,4 +143,4 @@ def _needs_pillow(data: bytes) -> bool:
   if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) > 24:
     # Alpha or EXIF in the extended header, alpha in the lossless one. OpenCV 4 ignores WebP's EXIF.
     return bool({b"VP8X": data[20] & 0x18, b"VP8L": data[24] & 0x10}.get(data[12:16]))
-  return False
+  return True

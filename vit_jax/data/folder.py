@@ -122,7 +122,7 @@ class _Folder:
     here, classes = self.root / folder, {}
     names = self._directories(here)
     for name in names:
-      found = listing.scan(here / name, as_before=self.rule == 1)
+      found = listing.list_folder(here / name, as_before=self.rule == 1)
       self.left_out += found.left_out
       if found.images:
         prefix = f"{folder}/{name}" if folder else name
@@ -130,10 +130,10 @@ class _Folder:
       elif split == "train":
         held = f"; it holds {listing.told(found.left_out)}" if found.left_out else ""
         raise UserError(
-          f"the class folder {here / name} has no images{held}; add some "
-          f"({', '.join(listing.EXTENSIONS)}) or remove the folder."
+          f"the class folder {here / name} has no images{held}; add some (jpg, png, webp, tif, "
+          "gif, avif and others) or remove the folder."
         )
-    outside = listing.scan(here, as_before=self.rule == 1, deep=False)
+    outside = listing.list_folder(here, as_before=self.rule == 1, deep=False)
     self.loose += len(outside.images)
     if not names and split == "train":
       loose = " but its images lie outside of class folders" if outside.images else ""
@@ -148,7 +148,8 @@ class _Folder:
     names = self._directories(self.root)
     inside = {name: self._directories(self.root / name) for name in names}
     only_folders = all(
-      inside[name] and not listing.scan(self.root / name, deep=False).images for name in names
+      inside[name] and not listing.list_folder(self.root / name, deep=False).images
+      for name in names
     )
     if not names or not only_folders:
       return
@@ -181,7 +182,7 @@ class _Folder:
     return tables
 
   def _held(self, path: pathlib.Path) -> str:
-    return listing.told(listing.scan(path).left_out)
+    return listing.told(listing.list_folder(path).left_out)
 
   def _dataset(
     self,

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.data import listing
 from vit_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -326,26 +327,11 @@ def open_dataset(
 
     return digits.open_digits()
   path = pathlib.Path(name).expanduser()
-  if path.is_dir():
-    if (path / "dataset_info.json").is_file():
-      from vit_jax.data import tfds_source
-
-      return tfds_source.open_directory(path)
-    from vit_jax.data import captions, folder
-
-    if captions.has_captions(path):
-      return captions.open_captions(path, rule=rule)
-    try:
-      return folder.open_folder(path, rule=rule)
-    except UserError as error:
-      from vit_jax.data import tfds_source
-
-      if not (versions := tfds_source.prepared_below(path)):
-        raise
-      raise UserError(
-        f"{path} has no dataset_info.json itself; pass the directory of a version: "
-        f"{tfds_source.listed(map(str, versions))}."
-      ) from error
+  try:
+    if path.is_dir():
+      return _open_directory(path, rule)
+  except OSError as error:
+    listing.refuse(error)
   if path.is_file():
     raise UserError(f"{path} is a file; dataset= takes a directory, a TFDS name or 'digits'.")
   if name.startswith(("/", "./", "../", "~")) or name.endswith("/"):
@@ -353,3 +339,21 @@ def open_dataset(
   from vit_jax.data import tfds_source
 
   return tfds_source.open_name(name, data_dir=data_dir)
+
+
+def _open_directory(path: pathlib.Path, rule: int) -> Dataset:
+  from vit_jax.data import captions, folder, tfds_source
+
+  if (path / "dataset_info.json").is_file():
+    return tfds_source.open_directory(path)
+  if captions.has_captions(path):
+    return captions.open_captions(path, rule=rule)
+  try:
+    return folder.open_folder(path, rule=rule)
+  except UserError as error:
+    if not (versions := tfds_source.prepared_below(path)):
+      raise
+    raise UserError(
+      f"{path} has no dataset_info.json itself; pass the directory of a version: "
+      f"{tfds_source.listed(map(str, versions))}."
+    ) from error

@@ -168,7 +168,9 @@ def _with_steps(plan: plan_lib.Plan) -> tuple[plan_lib.Plan, list[str]]:
     examples = run_data.open_run_data(plan, "", None).record.epoch
     return plan.with_steps(examples), []
   except UserError:
-    told = f"{_EXAMPLES:,} training images, since there is no data set whose epochs could be counted"
+    told = (
+      f"{_EXAMPLES:,} training images, since there is no data set whose epochs could be counted"
+    )
     return plan.with_steps(_EXAMPLES), [told]
 
 

@@ -107,10 +107,14 @@ def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
   found: list[pathlib.Path] = []
   for path in paths:
     if os.path.isdir(path):
-      inside = [pathlib.Path(path) / name for name in listing.list_images(path)]
-      if not inside:
-        raise UserError(f"folder {path} holds no images (jpg, jpeg, png, webp or bmp).")
-      found += inside
+      inside = listing.list_folder(path)
+      others = listing.told(inside.left_out)
+      if not inside.images:
+        only = f" that can be read, only files of other kinds ({others})" if others else ""
+        raise UserError(f"the folder {path} holds no images{only}; pass a folder with images.")
+      if others:
+        log.warning("%s: left out %s (not images that can be read)", path, others)
+      found += [pathlib.Path(path) / name for name in inside.images]
     elif os.path.exists(path):
       found.append(pathlib.Path(path))
     elif glob.has_magic(path) and (matches := sorted(glob.glob(path, recursive=True))):
