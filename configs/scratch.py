@@ -13,19 +13,33 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 
 
+SMALL = 64  # Pixels, up to which images are cropped as CIFAR's usually are: shifted a little.
+
+
 def get_config(arg: str = "small,32") -> ml_collections.ConfigDict:
   """Returns the configuration for `arg` = "MODEL" or "MODEL,PIXELS"."""
-  model, _, pixels = arg.partition(",")
+  model, comma, pixels = arg.partition(",")
+  if comma and not (pixels.isdigit() and int(pixels)):
+    raise UserError(
+      "configs/scratch.py takes MODEL or MODEL,PIXELS, as in configs/scratch.py:s16,224 or "
+      f"configs/scratch.py:small,32; it got {arg!r}."
+    )
   config = common.get_config()
   if model == "small":
     config.model = common.model_config(quickstart.MODEL, **quickstart.FIELDS)
-    config.pp.crop = 32
+    size = 32
   else:
-    config.model = common.model_config(common.find_model(model))
-    config.pp.crop = registry.get_entry(config.model.name).input.image_size
-  if pixels:
-    config.pp.crop = int(pixels)
-  config.pp.min_area = 0.35
+    name = common.find_model(model)
+    if registry.get_entry(name).text:
+      raise UserError(f"{name} has two towers and learns from texts; use configs/lit.py.")
+    config.model = common.model_config(name)
+    size = registry.get_entry(name).input.image_size
+  config.pp.crop = int(pixels) if comma else size
+  if config.pp.crop <= SMALL:
+    config.pp.train_crop = "random"
+    config.pp.resize = round(config.pp.crop * 9 / 8)
+  else:
+    config.pp.min_area = 0.2
   config.pp.antialias = True
   config.epochs = 100.0
   config.warmup_steps = config_dict.placeholder(int)
