@@ -12,7 +12,6 @@ from vit_jax.configs import common, quickstart
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 
-
 SMALL = 64  # Pixels, up to which images are cropped as CIFAR's usually are: shifted a little.
 
 
