@@ -92,6 +92,8 @@ def _train(config: Any, arguments: argparse.Namespace) -> int:
       scores = results[split]
       metric = results.get("metric") if results.get("metric") in scores else "accuracy"
       print(f"{split}: {metric} {scores[metric]:.2%}, step {results['best_step']}")
-  written = [n for n in ("results.json", "curves.png") if epath.Path(arguments.workdir, n).is_file()]
+  written = [
+    n for n in ("results.json", "curves.png") if epath.Path(arguments.workdir, n).is_file()
+  ]
   print(f"wrote {arguments.workdir}/{' and '.join(written)}")
   return 0
