@@ -27,7 +27,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
-  temporary.replace(path)
+  os.replace(temporary, path)
   with contextlib.suppress(OSError):  # Some systems cannot open or sync a directory.
     directory = os.open(path.parent, os.O_RDONLY)
     try:

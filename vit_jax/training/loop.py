@@ -270,7 +270,8 @@ def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None
     if any(not isinstance(results.get(split, {}), dict) for split in ("val", "test")):
       raise ValueError("it is not what a run writes")
   except (OSError, ValueError) as error:
-    log.warning("%s is damaged (%s); the best checkpoint is evaluated again", path, error)
+    reason = getattr(error, "strerror", None) or error
+    log.warning("%s is damaged (%s); the best checkpoint is evaluated again", path, reason)
     return None
   return results if results.get("steps") == plan.total_steps else None
 
