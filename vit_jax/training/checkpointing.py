@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
-SETTLE_SECONDS = 0.2  # The time that deleting or completing a step takes.
+SETTLE_SECONDS = 0.3  # Deleting or completing a step takes no break of this length.
 
 T = TypeVar("T")
 
@@ -90,9 +90,10 @@ class Checkpointer:
     # Of several processes one clears away; the others wait in Orbax's constructor.
     if write and jax.process_index() == 0:
       for step in sorted(step_numbers(self._directory)):
-        reason = _reported_defect(self._directory / str(step))
-        if reason is not None:
-          _clear_away(self._directory / str(step), reason)
+        directory = self._directory / str(step)
+        if (reason := _defect(directory)) is not None:
+          _report(directory, reason)
+          _clear_away(directory, reason)
     kept = [
       checkpoint_managers.LatestN(keep_last),
       checkpoint_managers.BestN(get_metric_fn=self._rank, n=1),
@@ -149,16 +150,23 @@ class Checkpointer:
     return next((step for step in steps if self._is_usable(step)), None)
 
   def _is_usable(self, step: int) -> bool:
-    """Whether a step is whole. One who writes has cleared the others away."""
+    """Whether a step is whole. One who writes has cleared the others away.
+
+    Raises:
+      FileNotFoundError: the step was deleted meanwhile.
+    """
     if self._defects is None:
       return True
     if step not in self._defects:
       directory = self._directory / str(step)
-      if _defect(directory) is not None:
-        time.sleep(SETTLE_SECONDS)  # It may be that the run is deleting it, or completing it.
-        if not directory.exists():
-          raise FileNotFoundError(f"{directory} was deleted meanwhile")
-      self._defects[step] = _reported_defect(directory)
+      # The run may be deleting it, or completing it, as long as there are fewer or more files.
+      files, before, reason = {*_files(directory)}, None, _defect(directory)
+      while reason is not None and files != before:
+        time.sleep(SETTLE_SECONDS)
+        files, before, reason = {*_files(directory)}, files, _defect(directory)
+      self._defects[step] = reason
+      if reason is not None:
+        _report(directory, reason)
     return self._defects[step] is None
 
   def metrics(self, step: int) -> dict[str, float]:
@@ -361,13 +369,10 @@ def read_steps(
   ) from reason
 
 
-def _reported_defect(step_directory: epath.Path) -> str | None:
-  """As `_defect`; says what it finds."""
-  reason = _defect(step_directory)
-  if reason is not None:
-    what = f"is damaged ({reason})" if reason else "was not completed"
-    log.warning("checkpoint %s %s and is not used", step_directory, what)
-  return reason
+def _report(step_directory: epath.Path, reason: str) -> None:
+  """Says what `_defect` has found."""
+  what = f"is damaged ({reason})" if reason else "was not completed"
+  log.warning("checkpoint %s %s and is not used", step_directory, what)
 
 
 def _defect(step_directory: epath.Path) -> str | None:
