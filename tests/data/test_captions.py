@@ -122,3 +122,12 @@ def test_what_a_spreadsheet_writes_is_read(tmp_path):
   table.write_text(f"file_name,text\n{tmp_path / 'train' / '0.png'},a\n")
   with pytest.raises(UserError, match="names are relative"):
     sources.open_dataset(tmp_path)
+
+
+def test_a_text_may_hold_any_line_separator_but_a_newline(tmp_path):
+  write(tmp_path / "train", rows(2))
+  own = "one \u2028 two \x85 three"
+  lines = [json.dumps({**row, "text": own}, ensure_ascii=False) for row in rows(2)]
+  (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+  data = sources.open_dataset(tmp_path)
+  assert [text for split in data.splits for text in data.source(split).texts] == [[own], [own]]

@@ -131,7 +131,7 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     except csv.Error as error:
       raise UserError(f"{path} is no CSV file ({error}).") from error
     return
-  for number, line in enumerate(content.splitlines(), start=1):
+  for number, line in enumerate(content.split("\n"), start=1):
     if not line.strip():
       continue
     try:

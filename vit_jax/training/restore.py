@@ -135,17 +135,17 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
     UserError: if it is missing or damaged, and no checkpoint holds it.
   """
   path = epath.Path(workdir) / CONFIG
-  has_checkpoints = _has_checkpoints(path.parent)
+  has_steps = has_checkpoints(path.parent)
   try:
     if path.exists():
       return _from_dict(files.read_object(path))
-    if not has_checkpoints:
+    if not has_steps:
       return None
     problem, complaint = "is missing", f"is missing beside {path.parent / CHECKPOINTS}"
   except (OSError, ValueError) as error:
     reason = getattr(error, "strerror", None) or error
     problem, complaint = f"is damaged ({reason})", f"cannot be read ({reason})"
-  step, content = _saved_run(path.parent / CHECKPOINTS) if has_checkpoints else (None, None)
+  step, content = _saved_run(path.parent / CHECKPOINTS) if has_steps else (None, None)
   if content is None:
     raise UserError(f"{path} {complaint}; use another workdir.")
   _tell_restored(path, problem, step)
@@ -194,7 +194,7 @@ def find_run(
   workdir: epath.Path, plan: plan_lib.Plan, class_names: tuple[str, ...]
 ) -> RunInfo | None:
   """Returns the run to continue, if there is one; refuses one of another config."""
-  if not _has_checkpoints(workdir):
+  if not has_checkpoints(workdir):
     return None
   earlier = read_run(workdir)
   differing = continuation.differences(earlier.config, plan)
@@ -240,10 +240,10 @@ def load_run(
   return model, variables, dataclasses.replace(info, step=step, metrics=metrics)
 
 
-def _has_checkpoints(workdir: epath.Path) -> bool:
+def has_checkpoints(workdir: str | os.PathLike) -> bool:
   """Whether there is any, usable or not. Raises UserError if that cannot be read."""
   try:
-    return bool(checkpointing.step_numbers(workdir / CHECKPOINTS))
+    return bool(checkpointing.step_numbers(epath.Path(workdir) / CHECKPOINTS))
   except ImportError as error:
     raise UserError(
       f"{workdir} is in a bucket, for which packages are missing ({error}): "
