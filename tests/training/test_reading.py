@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -39,7 +40,7 @@ with Checkpointer(sys.argv[1] + "/checkpoints") as checkpointer:
 def finished(tmp_path_factory):
   """A run of four steps; nothing may change it."""
   workdir = tmp_path_factory.mktemp("run") / "run"
-  train_and_evaluate(tiny.config(total_steps=4, eval_every=2, checkpoint_every=1), workdir)
+  train_and_evaluate(tiny.config(total_steps=4, eval_every=2, checkpoint_every=2), workdir)
   return workdir
 
 
@@ -78,30 +79,48 @@ def test_a_run_can_be_read_while_it_saves(workdir, reads):
     writer.wait()
 
 
-def _deletes(monkeypatch, owner, name, directory):
-  """Has the run delete a step the first time that a function is called."""
-  usual = getattr(owner, name)
+def _meanwhile(monkeypatch, owner, name, action):
+  """Does something the first time that a function is called."""
+  usual, done = getattr(owner, name), []
 
   def changed(*arguments, **options):
-    shutil.rmtree(directory, ignore_errors=True)
+    if not done:
+      done.append(name)
+      action()
     return usual(*arguments, **options)
 
   monkeypatch.setattr(owner, name, changed)
 
 
+def _delete_slowly(directory):
+  for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+    path.unlink()
+    time.sleep(0.1)
+  shutil.rmtree(directory)
+
+
 @pytest.mark.parametrize(
-  "owner, name", [(Checkpointer, "restore"), (Checkpointer, "metrics"), (checkpointing, "_sha256")]
+  "owner, name, slowly",
+  [
+    *((Checkpointer, "restore", False), (Checkpointer, "metrics", False)),
+    *((checkpointing, "_sha256", False), (checkpointing, "_defect", True)),
+  ],
 )
-def test_a_step_that_is_deleted_meanwhile(workdir, monkeypatch, caplog, owner, name):
-  best = restore.load_run(workdir)[2].step
-  _deletes(monkeypatch, owner, name, workdir / "checkpoints" / str(best))
+def test_a_new_best_takes_the_place_of_the_old(workdir, monkeypatch, caplog, owner, name, slowly):
+  _, expected, info = restore.load_run(workdir)
+  old = workdir / "checkpoints" / str(info.step)
+  deletion = threading.Thread(target=_delete_slowly if slowly else shutil.rmtree, args=[old])
+
+  def replace():
+    shutil.copytree(old, old.parent / "9")
+    deletion.start()
+    deletion.join(0.05 if slowly else None)
+
+  _meanwhile(monkeypatch, owner, name, replace)
   _, variables, info = restore.load_run(workdir)
-  assert info.step != best and info.step in (2, 3, 4)
-  assert "damaged" not in caplog.text
-  monkeypatch.undo()
-  expected = restore.load_run(workdir)
-  assert expected[2].step == info.step
-  for path, value in tiny.leaves(expected[1]).items():
+  deletion.join()
+  assert info.step == 9 and not [r for r in caplog.records if r.name.startswith("vit_jax")]
+  for path, value in tiny.leaves(expected).items():
     np.testing.assert_array_equal(tiny.leaves(variables)[path], value)
 
 
@@ -134,3 +153,33 @@ def test_a_run_that_changes_each_time_is_a_sentence(workdir, monkeypatch):
   )
   with pytest.raises(UserError, match=r"changed each of the 3 times .* is saving .*; try again"):
     restore.load_run(workdir)
+
+
+# Of the first two steps that are read, the run deletes the files in the midst of it.
+COMMAND = """
+import shutil, sys
+from vit_jax.cli import app
+from vit_jax.training.checkpointing import Checkpointer
+usual, read = Checkpointer.restore, []
+def restore(self, step, *arguments):
+  read.append(step)
+  if len(read) > 2:
+    return usual(self, step, *arguments)
+  directory = f"{sys.argv[1]}/checkpoints/{step}"
+  shutil.copytree(directory, f"{sys.argv[1]}/checkpoints/{step + 10}")
+  shutil.rmtree(f"{directory}/state/d")
+  try:
+    return usual(self, step, *arguments)
+  finally:
+    shutil.rmtree(directory)
+Checkpointer.restore = restore
+code = app.main(["evaluate", f"--workdir={sys.argv[1]}", "--json"])
+sys.exit(code or len(read) != 3)
+"""
+
+
+@pytest.mark.slow
+def test_a_command_says_nothing_of_steps_that_are_deleted_meanwhile(workdir):
+  done = tiny.run_python(COMMAND, workdir)
+  assert done.returncode == 0 and '"examples": 360' in done.stdout
+  assert "Traceback" not in done.stderr and "ERROR" not in done.stderr, done.stderr

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import small_lit
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vit_jax.cli import train
@@ -76,27 +77,29 @@ def test_the_closing_line_names_it(finished, dataset, capsys, monkeypatch):
   assert said.endswith(f"wrote {workdir}/results.json and curves.png\n")
 
 
-def drawn(workdir, monkeypatch, metric):
-  """The points of each line of curves.png, and what the axes are called."""
-  from matplotlib.figure import Figure
-
+@pytest.fixture
+def drawn(monkeypatch):
+  """Gives the validation's points in the curves that a run draws, and what the axis is called."""
   figures = []
   monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
-  progress.plot_curves(workdir, metric)
-  _, axes = figures[0].axes
-  lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-  return lines["val"], axes.get_ylabel()
+
+  def last():
+    axes = figures[-1].axes[1]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    return lines["val"], axes.get_ylabel()
+
+  return last
 
 
-def test_curves_show_it(finished, monkeypatch):
-  workdir, _ = finished
-  points = [
-    [r["step"], r["val/recall@1"]] for r in progress.read_metrics(workdir) if "val/loss" in r
-  ]
-  assert drawn(workdir, monkeypatch, "recall@1") == (points, "recall@1")
+def test_curves_show_it(finished, dataset, tmp_path, drawn):
+  workdir = shutil.copytree(finished[0], tmp_path / "run")
+  (workdir / "results.json").unlink()
+  train_and_evaluate(config(dataset), workdir)
+  found = [r for r in progress.read_metrics(workdir) if "val/loss" in r]
+  assert drawn() == ([[r["step"], r["val/recall@1"]] for r in found], "recall@1")
 
 
-def test_a_run_of_before_goes_on(finished, dataset, tmp_path, monkeypatch):
+def test_a_run_of_before_goes_on(finished, dataset, tmp_path, drawn):
   """Its recall@1 was called accuracy, and its config.json did not name a metric."""
   workdir = shutil.copytree(finished[0], tmp_path / "run")
   old = {"accuracy": 0.75, "top5": 1.0, "text_to_image": 0.5, "loss": 0.1, "examples": 16}
@@ -109,8 +112,7 @@ def test_a_run_of_before_goes_on(finished, dataset, tmp_path, monkeypatch):
   assert new.step == 4 and new.metric == "recall@1" and "recall@1" in new.metrics
   better = new.metrics["recall@1"] > 0.75
   assert results["best_step"] == restore.load_run(workdir)[2].step == (4 if better else 2)
-  points, _ = drawn(workdir, monkeypatch, "recall@1")
-  assert points == [[2, 0.75], [4, new.metrics["recall@1"]]]
+  assert drawn()[0] == [[2, 0.75], [4, new.metrics["recall@1"]]]
 
 
 def _as_before(workdir, scores):
