@@ -128,6 +128,15 @@ def test_checkpoints_of_an_older_version_do_not_hold_it(workdir, monkeypatch, co
     restore.load_run(workdir)
 
 
+def test_a_run_of_a_newer_version_is_a_sentence(workdir, monkeypatch):
+  """Neither its config.json nor its checkpoints can be read as a run."""
+  newer = {**json.loads((workdir / "config.json").read_text()), "colour": "red"}
+  (workdir / "config.json").write_text(json.dumps(newer))
+  monkeypatch.setattr(Checkpointer, "saved", lambda self, step: {"run": newer})
+  with pytest.raises(UserError, match=r"config.json cannot be read \(.*'colour'.*; use another"):
+    restore.load_run(workdir)
+
+
 @broken
 def test_a_config_json_without_checkpoints(tmp_path, content):
   (tmp_path / "config.json").write_bytes(content)

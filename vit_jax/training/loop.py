@@ -53,9 +53,9 @@ def train_and_evaluate(
     resume: whether to continue the run that is in `workdir`; False refuses one.
 
   Returns:
-    What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
-    checkpoint), `metric` (the score that is chosen by), `best_step`, `steps` and `seconds` (across
-    continuations), `images_per_second`
+    What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`, or those of
+    `vit_jax.evaluation.retrieval`; of the best checkpoint), `metric` (the name of the evaluator's
+    main score), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
     (training alone), `parameters`, with `config.ema_decay` also `test_raw`, of the weights that are
     not averaged, and `1-nn` if `config.baseline` asks for it (see
     `vit_jax.evaluation.baseline.compare`).

@@ -146,10 +146,12 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
     reason = getattr(error, "strerror", None) or error
     problem, complaint = f"is damaged ({reason})", f"cannot be read ({reason})"
   step, content = _saved_run(path.parent / CHECKPOINTS) if has_steps else (None, None)
-  if content is None:
-    raise UserError(f"{path} {complaint}; use another workdir.")
+  try:
+    info = _from_dict(content)
+  except ValueError as error:  # No checkpoint holds it, or only as another version writes it.
+    raise UserError(f"{path} {complaint}; use another workdir.") from error
   _tell_restored(path, problem, step)
-  return _from_dict(content)
+  return info
 
 
 @functools.cache  # Once, although a command may read the file several times.
@@ -157,7 +159,7 @@ def _tell_restored(path: epath.Path, problem: str, step: int) -> None:
   log.warning("%s %s; its content was restored from checkpoint %d", path, problem, step)
 
 
-def _from_dict(content: dict[str, Any]) -> RunInfo:
+def _from_dict(content: dict[str, Any] | None) -> RunInfo:
   """The opposite of `RunInfo.to_dict`. Raises ValueError if the content is another."""
   try:
     return RunInfo(
