@@ -182,3 +182,35 @@ def test_a_damaged_folder_is_refused(tmp_path):
   (tmp_path / "config.json").write_text('{"model')
   with pytest.raises(UserError, match=r"config.json cannot be read"):
     from_pretrained(NAME, tmp_path / shards[0], **FIELDS)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    *(dict(model_type=["vit"]), dict(hidden_act=["gelu"]), dict(image_size="large")),
+    *(dict(image_size=2.5), dict(id2label=["cat"]), dict(id2label={"first": "cat"})),
+  ],
+  ids=repr,
+)
+def test_a_config_json_of_other_types_is_a_sentence(tmp_path, changes):
+  theirs().save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+  with pytest.raises(UserError, match=r"config.json has ") as caught:
+    read_metadata(tmp_path)
+  assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"\xff", b"[" * 100_000])
+def test_a_config_json_that_is_no_json_is_a_sentence(tmp_path, content):
+  theirs().save_pretrained(tmp_path)
+  (tmp_path / "config.json").write_bytes(content)
+  with pytest.raises(UserError, match=r"config.json cannot be read .*; fetch or copy it again"):
+    read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("table", [["a"], "a", {"a": 1}, {"a": None}])
+def test_an_index_of_other_types_is_a_sentence(tmp_path, table):
+  (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+  with pytest.raises(UserError, match=r"index.json is damaged: its weight_map names no files"):
+    read_metadata(tmp_path)

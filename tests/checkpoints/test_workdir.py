@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A work directory is a checkpoint: the best one of its run, with the run's own model fields."""
 
+import shutil
+
 import numpy as np
 import pytest
 from tiny_model import assert_equal, flatten
 
+from vit_jax.checkpoints.preprocessing import preprocessing_for
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
 from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.configs import quickstart
+from vit_jax.evaluation import classifier
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.restore import load_run
 
@@ -54,3 +58,19 @@ def test_a_run_is_exported_and_read_back(workdir, tmp_path):
   again, loaded = from_pretrained("R+ViT-Ti_16", tmp_path / "digits.npz", **fields)
   assert_equal(loaded, variables)
   assert again == model
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_a_run_without_its_config_json_is_read_everywhere(workdir, tmp_path, content):
+  copy = shutil.copytree(workdir, tmp_path / "run")
+  expected, preprocessing = load_run(workdir), preprocessing_for(workdir)
+  (copy / "config.json").unlink()
+  if content is not None:
+    (copy / "config.json").write_bytes(content)
+  before = sorted(copy.rglob("*"))
+  assert preprocessing_for(copy).settings == preprocessing.settings
+  assert read_metadata(copy)["class_names"] == [str(digit) for digit in range(10)]
+  assert classifier.from_run(copy).class_names == expected[2].class_names
+  _, loaded = from_pretrained("R+ViT-Ti_16", copy)
+  assert_equal(loaded, expected[1])
+  assert sorted(copy.rglob("*")) == before

@@ -174,7 +174,7 @@ def test_an_unreadable_data_shard_ends_the_run_and_loses_nothing(tmp_path):
   [shard, *_] = sorted(data.glob("*train*"))
   config = tiny.config(
     dataset=str(data),
-    pp=dict(train="train", val=None, test=None, channels=3),
+    pp=dict(train="train", val="", test="", channels=3),
     **dict(batch=8, total_steps=100, eval_every=0, checkpoint_every=3, max_bad_fraction=0.0),
   )
   undisturbed, run = tmp_path / "undisturbed" / "run", tmp_path / "disturbed" / "run"

@@ -276,7 +276,7 @@ def test_load_run_of_something_else(tmp_path):
 
 def test_without_validation_the_last_is_the_best(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # A relative workdir, as on most command lines.
-  config = tiny.config(total_steps=4, pp=dict(train="train[:64]", val=None, test="test[:40]"))
+  config = tiny.config(total_steps=4, pp=dict(train="train[:64]", val="", test="test[:40]"))
   results = train_and_evaluate(config, "run")
   assert restore.load_run("run")[2].step == 4
   assert "val" not in results and results["best_step"] == 4

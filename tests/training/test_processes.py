@@ -117,7 +117,7 @@ def test_processes_train_together(tmp_path, count, devices, axes):
   alone.mkdir(), together.mkdir()
   settings = dict(
     model=dict(dropout_rate=0.0),
-    pp=dict(random_affine=None, val=None),
+    pp=dict(random_affine=None, val=""),
     total_steps=6,
     progress_every=1,
     eval_every=0,

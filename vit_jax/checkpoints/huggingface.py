@@ -4,6 +4,7 @@
 
 import json
 import logging
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return {}
   try:
     content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f"{path} cannot be read ({error}); fetch or copy it again.") from error
   return content if isinstance(content, dict) else {}
 
@@ -80,6 +81,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     UserError: the file is damaged, or names an activation that we don't have.
   """
   config = read_json(folder / CONFIG)
+  try:
+    return _to_metadata(config, folder)
+  except UserError:
+    raise
+  except (TypeError, ValueError, AttributeError) as error:
+    raise UserError(
+      f"{folder / CONFIG} has a value of another type than transformers writes ({error}); fetch or "
+      "copy it again."
+    ) from error
+
+
+def _to_metadata(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """What `read_config` returns."""
   if config.get("model_type") not in _KINDS:
     return {}
   mobile = config["model_type"].startswith("mobilevit")
@@ -106,7 +120,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     metadata["num_heads"] = config.get("num_attention_heads", 12)
   else:
     size = config.get("image_size", 256 if mobile else 224)
-    metadata["image_size"] = [size, size] if isinstance(size, int) else list(size)
+    metadata["image_size"] = [size, size] if isinstance(size, int) else [*map(operator.index, size)]
     if heads := config.get("num_attention_heads"):  # No name and no shape of a ViT's tells them.
       metadata["attention_heads"] = heads
   if any(windows := config.get("pretrained_window_sizes") or ()):  # Swin V2's.

@@ -168,8 +168,9 @@ def _released(source: str) -> registry.InputSpec | None:
 def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str]:
   """The settings that a file or directory tells, and what told them."""
   folder = path if path.is_dir() else path.parent
-  config = read_json(folder / CONFIG)
-  if path.is_dir() and "model_name" in config:
+  is_run = path.is_dir() and _is_run(path)
+  config = {} if is_run else read_json(folder / CONFIG)
+  if is_run or (path.is_dir() and "model_name" in config):
     return _from_run(path, size), str(folder / CONFIG)
   has_weights = not path.is_dir() or torch_files.folder_weights(path)
   metadata = reading.read_metadata(path) if has_weights else {}
@@ -240,7 +241,14 @@ def _from_metadata(metadata: Mapping[str, Any], size: Size | None) -> Preprocess
 def _from_run(workdir: Path, size: Size | None) -> Preprocessing:
   from vit_jax.training import restore  # Late: training builds on this package.
 
-  return _resized_to(restore.read_run(workdir).preprocessing, size)
+  return _resized_to(restore.existing_run(workdir).preprocessing, size)
+
+
+def _is_run(path: Path) -> bool:
+  """Whether it is a work directory, even if its config.json is missing or damaged."""
+  from vit_jax.training import restore  # Late: training builds on this package.
+
+  return restore.has_checkpoints(path) and not torch_files.folder_weights(path)
 
 
 def _resized_to(settings: Preprocessing, size: Size | None) -> Preprocessing:

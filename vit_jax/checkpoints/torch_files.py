@@ -74,6 +74,8 @@ def folder_weights(folder: Path) -> list[Path]:
     shards = read_json(index).get("weight_map", {})
     if not shards:
       continue
+    if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
+      raise UserError(f"{index} is damaged: its weight_map names no files; fetch or copy it again.")
     files = [folder / shard for shard in sorted({*shards.values()})]
     missing = [file.name for file in files if not file.is_file()]
     if missing:

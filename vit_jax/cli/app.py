@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 from vit_jax import errors
 
@@ -58,6 +59,14 @@ def _speak_in_lines() -> None:
   for handler in logging.getLogger().handlers:
     handler.addFilter(_without_traceback)
   warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+  # And the rest of a restore, where a run deletes the step meanwhile and another is read instead.
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  sys.unraisablehook = _without_closed_loops
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -81,6 +81,7 @@ def main(argv: list[str]) -> int:
 
 def _train(config: Any, arguments: argparse.Namespace) -> int:
   import jax
+  from etils import epath
 
   from vit_jax.training import loop
 
@@ -90,6 +91,11 @@ def _train(config: Any, arguments: argparse.Namespace) -> int:
     return 0
   for split in ("val", "test"):
     if split in results:
-      print(f"{split}: accuracy {results[split]['accuracy']:.2%}, step {results['best_step']}")
-  print(f"wrote {arguments.workdir}/results.json and curves.png")
+      scores = results[split]
+      metric = results.get("metric") if results.get("metric") in scores else "accuracy"
+      print(f"{split}: {metric} {scores[metric]:.2%}, step {results['best_step']}")
+  written = [
+    n for n in ("results.json", "curves.png") if epath.Path(arguments.workdir, n).is_file()
+  ]
+  print(f"wrote {arguments.workdir}/{' and '.join(written)}")
   return 0

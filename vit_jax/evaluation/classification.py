@@ -148,7 +148,13 @@ def batches_of(
 
 
 class Evaluator:
-  """Evaluates the splits of a data set by their names, each with batches of its own."""
+  """Evaluates the splits of a data set by their names, each with batches of its own.
+
+  Attributes:
+    metric: the score that tells which of two checkpoints is better (higher is better).
+  """
+
+  metric = "accuracy"
 
   def __init__(
     self,

@@ -1,6 +1,10 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Retrieval: does an image find its text among all of a split, and a text its image?"""
+"""Retrieval: does an image find its text among all of a split, and a text its image?
+
+Equal texts are one text: whoever owns one of them owns them all. Texts are equal if the text tower
+reads the same tokens, because then they have the same embedding and no model can tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from vit_jax.data import text, transforms
@@ -28,11 +32,26 @@ def recall(
 ) -> float:
   """The share of queries with a relevant item among the `k` most similar.
 
-  Ties are lost: embeddings that have all become the same find nothing.
+  Ties with items that are not relevant are lost, and so is NaN: a model whose embeddings have all
+  become the same finds nothing.
   """
   best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
-  better = ((similarity >= best) & ~relevant).sum(axis=1)
+  better = (~(similarity < best) & ~relevant).sum(axis=1)
   return float((better < k).mean())
+
+
+def relevance(
+  tokens: Int[np.ndarray, "texts length"],
+  owners: Int[np.ndarray, " texts"],
+  images: Int[np.ndarray, " images"],
+) -> Bool[np.ndarray, "images texts"]:
+  """Which texts are equal to one of an image's own; `owners` has the image of each text."""
+  _, kinds = np.unique(tokens, axis=0, return_inverse=True)
+  kinds = kinds.reshape(-1)  # NumPy 2.0 gives it another shape.
+  owned = np.zeros((len(images), kinds.max() + 1), bool)
+  rows = {image: row for row, image in enumerate(images.tolist())}
+  owned[[rows[owner] for owner in owners.tolist()], kinds] = True
+  return owned[:, kinds]
 
 
 def _texts(split: str, source: Source) -> list[list[str]]:
@@ -43,6 +62,8 @@ def _texts(split: str, source: Source) -> list[list[str]]:
 
 class RetrievalEvaluator:
   """What `classification.Evaluator` is for images with texts of their own."""
+
+  metric = "recall@1"
 
   def __init__(
     self,
@@ -75,9 +96,9 @@ class RetrievalEvaluator:
     """Evaluates every image and text of `split`.
 
     Returns:
-      `{"accuracy", "top5"}`, image to text, recall at 1 and 5; `"text_to_image"`, recall at 1;
-      `"loss"`, the mean over the images of -log of their texts' share in the softmax over all, in
-      nats; and `"examples"`.
+      `{"recall@1", "recall@5"}`, image to text; `"text_to_image_recall@1"`; `"loss"`, the mean
+      over the images of -log of the share that the texts equal to their own have in the softmax
+      over all texts, in nats; and `"examples"`.
 
     Raises:
       UserError: if no image can be read.
@@ -93,14 +114,14 @@ class RetrievalEvaluator:
     known = np.isin(owners, [*embedded])  # Texts of images that cannot be read are left out.
     ztxt = zeroshot.embed_texts(self._model, variables, tokens[known])
     similarity = np.stack([*embedded.values()]) @ ztxt.T
-    relevant = np.array([*embedded])[:, None] == owners[known][None, :]
+    relevant = relevance(tokens[known], owners[known], np.array([*embedded]))
     logits = similarity * np.exp(jax.device_get(variables["params"]["t"]))
     own = np.where(relevant, logits, -np.inf)
     loss = special.logsumexp(logits, axis=1) - special.logsumexp(own, axis=1)
     return {
-      "accuracy": recall(similarity, relevant, 1),
-      "top5": recall(similarity, relevant, 5),
-      "text_to_image": recall(similarity.T, relevant.T, 1),
+      "recall@1": recall(similarity, relevant, 1),
+      "recall@5": recall(similarity, relevant, 5),
+      "text_to_image_recall@1": recall(similarity.T, relevant.T, 1),
       "loss": float(loss.mean()),
       "examples": len(embedded),
     }

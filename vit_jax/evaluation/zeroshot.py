@@ -226,6 +226,8 @@ def read_lines(path: str) -> tuple[str, ...]:
 class ZeroShotEvaluator:
   """What `classification.Evaluator` is for a model of two towers while it is being trained."""
 
+  metric = "accuracy"
+
   def __init__(
     self,
     model: TwoTowers,

@@ -16,8 +16,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import grain
 import jax
@@ -26,11 +27,16 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
+from vit_jax.training.files import read_object, write_atomically
 from vit_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
+READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
+SETTLE_SECONDS = 0.3  # Deleting or completing a step takes no break of this length.
+
+T = TypeVar("T")
 
 
 class _Manager(ocp.CheckpointManager):
@@ -59,10 +65,13 @@ class Checkpointer:
 
     Args:
       directory: holds one directory per step.
-      metric: "accuracy" (ties go to the lower loss) or "loss": what makes a step the best.
+      metric: the score that makes a step the best, as "accuracy" or "recall@1" (the higher the
+        better, ties go to the lower loss), or "loss". Steps without this score are ranked by their
+        "accuracy": that is what recall@1 was called.
       keep_last: how many of the last steps to keep.
       keep_every: steps that are multiples of this are kept for good; 0: none.
-      write: False only reads.
+      write: False only reads, also while another process writes; a step that is asked for is then
+        checked before use. See `read_steps`.
 
     Raises:
       UserError: if it cannot be written, or another process is writing it.
@@ -77,13 +86,14 @@ class Checkpointer:
     self._threads = concurrent.futures.ThreadPoolExecutor(1)
     self._lock = _lock(self._directory) if write else None
     self._scores: dict[int, dict[str, float]] = {}  # Of the steps that this process saved.
-    # Of several processes one looks and clears away; the others wait in Orbax's constructor.
-    alone = not write or jax.process_index() == 0
-    self._unusable = _unusable_steps(self._directory) if alone else {}
-    if write:
-      for step, reason in self._unusable.items():
-        _clear_away(self._directory / str(step), reason)
-      self._unusable = {}
+    self._defects: dict[int, str | None] | None = None if write else {}  # Of the steps checked.
+    # Of several processes one clears away; the others wait in Orbax's constructor.
+    if write and jax.process_index() == 0:
+      for step in sorted(step_numbers(self._directory)):
+        directory = self._directory / str(step)
+        if (reason := _defect(directory)) is not None:
+          _report(directory, reason)
+          _clear_away(directory, reason)
     kept = [
       checkpoint_managers.LatestN(keep_last),
       checkpoint_managers.BestN(get_metric_fn=self._rank, n=1),
@@ -95,6 +105,7 @@ class Checkpointer:
       options=ocp.CheckpointManagerOptions(
         create=write,
         cleanup_tmp_directories=write,
+        lightweight_initialize=not write,  # Or one step with damaged metrics ends all reading.
         # Without best_fn Orbax does not write metrics, and the next process deletes the best.
         best_fn=self._rank,
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
@@ -111,31 +122,61 @@ class Checkpointer:
 
   def _rank(self, metrics: Mapping[str, float]) -> tuple[float, float]:
     """Sort key of a step by its metrics; steps without any come first."""
-    if "accuracy" not in metrics:
-      return (float("-inf"), float("-inf"))
-    loss = metrics["loss"] if math.isfinite(metrics["loss"]) else float("inf")
-    quality = (metrics["accuracy"], -loss)
-    return quality if self._metric == "accuracy" else quality[::-1]
+    loss = metrics.get("loss", math.inf)
+    loss = loss if math.isfinite(loss) else math.inf
+    accuracy = metrics.get("accuracy", -math.inf)
+    if self._metric == "loss":
+      return (-loss, accuracy)
+    return (metrics.get(self._metric, accuracy), -loss)
 
   @property
   def steps(self) -> list[int]:
     """The usable steps, ascending."""
-    return sorted(s for s in self._manager.all_steps() if s not in self._unusable)
+    return [step for step in sorted(self._manager.all_steps()) if self._is_usable(step)]
 
   @property
   def last_step(self) -> int | None:
-    return max(self.steps, default=None)
+    return self._first_usable(lambda step: step)
 
   @property
   def best_step(self) -> int | None:
     """The step with the best validation metric, or the last if none was evaluated."""
-    return max(self.steps, key=lambda s: (self._rank(self.metrics(s)), s), default=None)
+    return self._first_usable(lambda step: (self._rank(self.metrics(step)), step))
+
+  def _first_usable(self, key: Callable[[int], Any]) -> int | None:
+    steps = sorted(self._manager.all_steps(), key=key, reverse=True)
+    if self._defects is not None and (gone := {*steps} - step_numbers(self._directory)):
+      raise FileNotFoundError(f"{self._directory}: steps {sorted(gone)} were deleted meanwhile")
+    return next((step for step in steps if self._is_usable(step)), None)
+
+  def _is_usable(self, step: int) -> bool:
+    """Whether a step is whole. One who writes has cleared the others away.
+
+    Raises:
+      FileNotFoundError: the step was deleted meanwhile.
+    """
+    if self._defects is None:
+      return True
+    if step not in self._defects:
+      directory = self._directory / str(step)
+      # The run may be deleting it, or completing it, as long as there are fewer or more files.
+      files, before, reason = {*_files(directory)}, None, _defect(directory)
+      while reason is not None and files != before:
+        time.sleep(SETTLE_SECONDS)
+        files, before, reason = {*_files(directory)}, files, _defect(directory)
+      self._defects[step] = reason
+      if reason is not None:
+        _report(directory, reason)
+    return self._defects[step] is None
 
   def metrics(self, step: int) -> dict[str, float]:
     """Validation metrics of a step, as given to `save`; empty if it was not evaluated."""
     # The files of a step that is still being written do not tell.
-    scores = self._scores[step] if step in self._scores else self._manager.metrics(step)
-    return dict(scores or {})
+    try:
+      scores = self._scores[step] if step in self._scores else self._manager.metrics(step)
+    except (OSError, ValueError):  # Damaged, which is told if the step is to be used.
+      scores = None
+    return dict(scores) if isinstance(scores, Mapping) else {}
 
   def is_better(self, metrics: Mapping[str, float]) -> bool:
     """Whether `metrics` beat those of every saved step."""
@@ -289,17 +330,49 @@ def _lock(directory: epath.Path) -> int | None:
   return lock
 
 
-def _unusable_steps(directory: epath.Path) -> dict[int, str]:
-  """Returns what is wrong with each step that is incomplete ("") or damaged (the file's name)."""
+def step_numbers(directory: epath.Path) -> set[int]:
+  """The steps that a directory holds, usable or not."""
   if not directory.is_dir():
-    return {}
-  steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()]
-  reasons = {step: _defect(directory / str(step)) for step in sorted(steps)}
-  for step, reason in reasons.items():
-    if reason is not None:
-      what = f"is damaged ({reason})" if reason else "was not completed"
-      log.warning("checkpoint %s %s and is not used", directory / str(step), what)
-  return {step: reason for step, reason in reasons.items() if reason is not None}
+    return set()
+  return {int(path.name) for path in directory.iterdir() if path.name.isdigit()}
+
+
+def read_steps(
+  directory: epath.Path, read: Callable[[Checkpointer], T], *, metric: str = "accuracy"
+) -> T:
+  """Returns what `read` makes of the steps in `directory`, which may be those of a running run.
+
+  The run deletes old steps at any time. If reading fails and the steps are no longer the same, it
+  is tried again with those that are there then.
+
+  Args:
+    directory: holds one directory per step.
+    read: gets a `Checkpointer` that only reads.
+    metric: see `Checkpointer`.
+
+  Raises:
+    UserError: they changed each time.
+  """
+  for _ in range(READS):
+    found = step_numbers(directory)
+    try:
+      with Checkpointer(directory, metric=metric, write=False) as checkpointer:
+        return read(checkpointer)
+    except Exception as error:
+      time.sleep(SETTLE_SECONDS)  # A step that is being deleted still has its directory.
+      if found == step_numbers(directory):
+        raise
+      reason = error
+  raise UserError(
+    f"{directory} changed each of the {READS} times that it was read, because a run is saving its "
+    "steps there; try again, or wait until the run has ended."
+  ) from reason
+
+
+def _report(step_directory: epath.Path, reason: str) -> None:
+  """Says what `_defect` has found."""
+  what = f"is damaged ({reason})" if reason else "was not completed"
+  log.warning("checkpoint %s %s and is not used", step_directory, what)
 
 
 def _defect(step_directory: epath.Path) -> str | None:
@@ -308,14 +381,16 @@ def _defect(step_directory: epath.Path) -> str | None:
   if not manifest.exists():
     return ""
   try:
-    hashes = json.loads(manifest.read_text())["sha256"]
+    hashes = dict(read_object(manifest)["sha256"])
+    if not hashes:
+      return f"{_MANIFEST} names no files"
     for name in hashes:
       if not (step_directory / name).exists():
         return f"{name} is missing"
     for name, found in _sha256s(step_directory, hashes).items():
       if found != hashes[name]:
         return f"{name} has changed"
-  except (OSError, ValueError, KeyError, AttributeError):
+  except (OSError, ValueError, KeyError, TypeError):
     return f"{_MANIFEST} cannot be read"
   return None
 
@@ -358,10 +433,3 @@ def _sha256(path: epath.Path) -> str:
     while block := file.read(1 << 20):
       digest.update(block)
   return digest.hexdigest()
-
-
-def write_atomically(path: epath.Path, text: str | bytes) -> None:
-  """Writes a file such that a reader sees the old or the new content, never a part."""
-  temporary = path.parent / f"{path.name}.tmp"
-  temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
-  temporary.replace(path)

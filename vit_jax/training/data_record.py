@@ -28,7 +28,7 @@ from etils import epath
 
 from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source, concatenate, hashes
 from vit_jax.errors import UserError
-from vit_jax.training.checkpointing import write_atomically
+from vit_jax.training.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
 from vit_jax.training import (
   build,
-  checkpointing,
+  files,
   multiscale,
   optim,
   restore,
@@ -62,8 +63,9 @@ def train_and_evaluate(
       continues it even if images to train on were added, removed or replaced since.
 
   Returns:
-    What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`; of the best
-    checkpoint), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
+    What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`, or those of
+    `vit_jax.evaluation.retrieval`; of the best checkpoint), `metric` (the name of the evaluator's
+    main score), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
     (training alone), `parameters`, with `config.ema_decay` also `test_raw`, of the weights that are
     not averaged, and `1-nn` if `config.baseline` asks for it (see
     `vit_jax.evaluation.baseline.compare`).
@@ -127,11 +129,12 @@ def _run(
   fixed_shardings = sharding.shardings(task.fixed, mesh)
   share, shares = mesh_lib.reader(mesh)
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
-  info = restore.describe_run(plan, model, dataset.class_names, parameters, data.record)
+  evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
+  info = restore.describe_run(
+    plan, model, dataset.class_names, parameters, data.record, evaluator.metric
+  )
   for line in run_data.summary(data, plan, parameters):
     log.info(line)
-
-  evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
   train_step = make_planned_step(plan, task.objective(model), mesh, shardings, fixed_shardings)
   fixed = mesh_lib.place(task.fixed, fixed_shardings)
   resize = multiscale.make_resize(plan.pp.train_sizes, plan.seed, mesh)
@@ -153,7 +156,7 @@ def _run(
   with (
     Checkpointer(
       workdir / restore.CHECKPOINTS,
-      metric=plan.keep_best_metric,
+      metric=info.best_by,
       keep_last=plan.keep_last,
       keep_every=plan.keep_every,
     ) as checkpointer,
@@ -231,6 +234,7 @@ def _run(
               progress.evaluated(step, "val_raw", evaluator("val", state.variables))
           if saves or checkpointer.is_better(scores):
             saved = {"plan": plan.to_dict(), "timer": progress.timer, "stream": stream.position}
+            saved["run"] = info.to_dict()
             checkpointer.save(step, state, stream.iterator, saved, scores)
             guard.rollbacks = 0
         if stops and not last:
@@ -261,6 +265,7 @@ def _run(
             f"{compared['standard_error']:.4f}"
           )
       results |= {
+        "metric": evaluator.metric,
         "best_step": best,
         "steps": plan.total_steps,
         "images_per_second": progress.images_per_second,
@@ -268,8 +273,7 @@ def _run(
         "parameters": parameters,
       }
     if jax.process_index() == 0:
-      progress_lib.plot_curves(workdir)
-      checkpointing.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+      _write_results(workdir, results)
   return results
 
 
@@ -278,8 +282,33 @@ def _due(step: int, every: int) -> bool:
 
 
 def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:
+  """The results of a run that is complete; None if it is not, or if they cannot be read."""
+  path = workdir / RESULTS
+  if not path.exists():
+    return None
   try:
-    results = json.loads((workdir / RESULTS).read_text())
-  except (OSError, json.JSONDecodeError):
+    results = files.read_object(path)
+    if any(not isinstance(results.get(split, {}), dict) for split in ("val", "test")):
+      raise ValueError("it is not what a run writes")
+  except (OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or error
+    log.warning("%s is damaged (%s); the best checkpoint is evaluated again", path, reason)
     return None
   return results if results.get("steps") == plan.total_steps else None
+
+
+def _write_results(workdir: epath.Path, results: Mapping[str, Any]) -> None:
+  """Writes `curves.png`, without which a run is complete too, and `results.json`."""
+  try:
+    progress_lib.plot_curves(workdir, results["metric"])
+  except OSError as error:
+    log.warning("%s cannot be written (%s)", workdir / progress_lib.CURVES, error.strerror or error)
+  try:
+    files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+  except OSError as error:
+    if error.errno == errno.ENOSPC:
+      raise
+    raise UserError(
+      f"{workdir / RESULTS} cannot be written ({error.strerror or error}); remove what is in its "
+      "place and run the same command again: the run is complete and saved."
+    ) from error

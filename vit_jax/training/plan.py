@@ -174,6 +174,7 @@ class Plan:
   keep_every: int = 0  # Those of multiples of this step are kept for good.
   progress_every: int = 10
   baseline: Literal["1-nn"] | None = None  # Evaluated beside the model at the end.
+  # "accuracy": the evaluator's own metric, which is recall@1 where images have texts of their own.
   keep_best_metric: Literal["accuracy", "loss"] = "accuracy"
   # At a loss, gradient or update that is not finite: end; leave the step's update out; or go back
   # to the last checkpoint, and on with other data.

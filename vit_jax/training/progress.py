@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import math
 import os
 import statistics
@@ -21,6 +22,8 @@ from etils import epath
 from vit_jax.training.events import Events
 from vit_jax.training.records import Records, read_metrics
 
+log = logging.getLogger(__name__)
+
 CURVES = "curves.png"
 RATE_SECONDS = 0.5  # Results may arrive several at once; over less than this a rate says nothing.
 
@@ -30,7 +33,8 @@ class Progress:
 
   Metrics that are due are kept as device arrays and written once they have arrived, usually a few
   steps later. Each line of `metrics.jsonl` is `{"step": ..., "train/loss": ...}` or
-  `{"step": ..., "val/accuracy": ...}`; a continued run appends where its checkpoint stands.
+  `{"step": ..., "val/accuracy": ...}`, with the evaluator's own scores; a continued run appends
+  where its checkpoint stands.
   """
 
   def __init__(
@@ -95,11 +99,17 @@ class Progress:
   def _open(self, step: int) -> None:
     """Goes on with the records after `step`."""
     self._records = Records(self._workdir, step)
-    self._events = Events(self._workdir / "tensorboard", step + 1)
+    folder = self._workdir / "tensorboard"
+    try:
+      self._events = Events(folder, step + 1)
+    except OSError as error:  # A run does without; a full disk is told at the next checkpoint.
+      log.warning("%s cannot be written (%s)", folder, error.strerror or error)
+      self._events = None
 
   def _close(self) -> None:
     self._records.close()
-    self._events.close()
+    if self._events:
+      self._events.close()
 
   @property
   def timer(self) -> dict[str, float]:
@@ -203,34 +213,36 @@ class Progress:
     self._losses.append(loss)
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
-    self._events.write(step, values)
+    if self._events:
+      self._events.write(step, values)
     # JSON has no NaN.
     finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._records.write({"step": step, **finite})
 
 
-def plot_curves(workdir: str | os.PathLike) -> epath.Path:
-  """Draws training loss and validation accuracy of `metrics.jsonl` into `curves.png`."""
+def plot_curves(workdir: str | os.PathLike, metric: str = "accuracy") -> epath.Path:
+  """Draws the loss and the `metric` of validation from `metrics.jsonl` into `curves.png`."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
   records = read_metrics(workdir)
 
-  def series(tag: str) -> tuple[list[int], list[float]]:
-    points = [(r["step"], r[tag]) for r in records if r.get(tag) is not None]
+  def series(*tags: str) -> tuple[list[int], list[float]]:
+    points = [(r["step"], r[tag]) for r in records for tag in tags if r.get(tag) is not None]
     return [p[0] for p in points], [p[1] for p in points]
 
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   FigureCanvasAgg(figure)
-  loss, accuracy = figure.subplots(1, 2)
+  loss, score = figure.subplots(1, 2)
   loss.plot(*series("train/loss"), linewidth=0.8, label="train (one batch)")
   loss.plot(*series("val/loss"), marker=".", label="val")
   loss.set(xlabel="step", ylabel="loss (nats)")
   loss.set_ylim(bottom=0)
-  accuracy.plot(*series("train/accuracy"), linewidth=0.8, label="train (one batch)")
-  accuracy.plot(*series("val/accuracy"), marker=".", label="val")
-  accuracy.set(xlabel="step", ylabel="top-1 accuracy")
-  for axes in (loss, accuracy):
+  score.plot(*series("train/accuracy"), linewidth=0.8, label="train (one batch)")
+  # What recall@1 was called when the first part of this run was trained.
+  score.plot(*series(*dict.fromkeys((f"val/{metric}", "val/accuracy"))), marker=".", label="val")
+  score.set(xlabel="step", ylabel={"accuracy": "top-1 accuracy"}.get(metric, metric))
+  for axes in (loss, score):
     axes.grid(alpha=0.3)
     axes.legend()
   path = epath.Path(workdir) / CURVES

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -12,7 +15,10 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax.training.checkpointing import write_atomically
+from vit_jax.errors import UserError
+from vit_jax.training.files import parse_object, write_atomically
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 REWRITE_SECONDS = 30
@@ -27,18 +33,29 @@ class Records:
   def __init__(self, workdir: str | os.PathLike, last_step: int):
     """Goes on after `last_step`; what is there of later steps will be written again.
 
-    So will tests, which are of the best step, that may lie before.
+    Test scores are written again too: they carry the best step, which may be earlier.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     self._path = epath.Path(workdir) / METRICS
-    self._lines = [
-      json.dumps(record) + "\n"
-      for record in read_metrics(workdir)
-      if record.get("step", 0) <= last_step
-      and not any(key.startswith(("test/", "test_raw/")) for key in record)
-    ]
     self._in_bucket = "://" in os.fspath(self._path)
-    self._rewrite()
-    self._file = None if self._in_bucket else self._path.open("a")
+    try:
+      self._lines = [
+        json.dumps(record) + "\n"
+        for record in read_metrics(workdir)
+        if record["step"] <= last_step
+        and not any(key.startswith(("test/", "test_raw/")) for key in record)
+      ]
+      self._rewrite()
+      self._file = None if self._in_bucket else self._path.open("a")
+    except OSError as error:
+      if error.errno == errno.ENOSPC:
+        raise
+      raise UserError(
+        f"{self._path} cannot be written ({error.strerror or error}); remove what is in its place, "
+        "or use another workdir."
+      ) from error
 
   def write(self, record: Mapping[str, Any]) -> None:
     line = json.dumps(record) + "\n"
@@ -66,12 +83,30 @@ class Records:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-  """Reads `metrics.jsonl`; a last line that a crash cut short is left out."""
+  """Reads `metrics.jsonl`. What is no record is left out and told, but for a last half line."""
   path = epath.Path(workdir) / METRICS
-  records = []
-  for line in path.read_text().splitlines() if path.exists() else []:
+  *lines, half = path.read_bytes().split(b"\n") if path.exists() else [b""]
+  records, problems = [], []
+  for number, line in enumerate(lines, start=1):
     try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
+      records.append(_record(line))
+    except ValueError as error:
+      problems.append(f"line {number}: {error}")
+  with contextlib.suppress(ValueError):
+    records.append(_record(half))
+  if problems:
+    log.warning(
+      "%s has %d lines that are left out: they are no records (%s)",
+      *(path, len(problems), problems[0]),
+    )
   return records
+
+
+def _record(line: bytes) -> dict[str, Any]:
+  record = parse_object(line)
+  is_number = {key: isinstance(value, int | float) for key, value in record.items()}
+  if not is_number.get("step") or not all(
+    is_number[key] or value is None for key, value in record.items()
+  ):
+    raise ValueError("it needs a step and numbers")
+  return record

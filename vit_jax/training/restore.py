@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import logging
 import os
 from typing import Any
 
@@ -16,9 +18,11 @@ from etils import epath
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import checkpointing, continuation, data_record
+from vit_jax.training import checkpointing, continuation, data_record, files
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import state_target
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -37,6 +41,7 @@ class RunInfo:
     preprocessing: the plan's `pp`.
     parameters: how many the model has.
     data: what `data_record` describes of the splits; None in a run from before the record.
+    metric: the score that `keep_best_metric="accuracy"` ranks checkpoints by.
     step: the step that was loaded; None in the file.
     metrics: validation metrics of that step; None if it was not evaluated.
   """
@@ -49,6 +54,7 @@ class RunInfo:
   preprocessing: Preprocessing
   parameters: int
   data: dict[str, Any] | None = None
+  metric: str = "accuracy"
   step: int | None = None
   metrics: dict[str, float] | None = None
 
@@ -67,8 +73,20 @@ class RunInfo:
     """The plan this run was started with."""
     return plan_lib.Plan.from_dict(self.config)
 
+  @property
+  def best_by(self) -> str:
+    """What makes a checkpoint the best: the name of a score, or "loss"."""
+    chosen = self.plan.keep_best_metric
+    return self.metric if chosen == "accuracy" else chosen
+
   def create_model(self) -> nn.Module:
     return registry.create_model(self.model_name, **self.model_fields)
+
+  def to_dict(self) -> dict[str, Any]:
+    """What `config.json` and each checkpoint hold."""
+    content = dataclasses.asdict(self)
+    del content["step"], content["metrics"]
+    return content
 
 
 def describe_run(
@@ -77,6 +95,7 @@ def describe_run(
   class_names: tuple[str, ...],
   parameters: int,
   record: data_record.Record,
+  metric: str = "accuracy",
 ) -> RunInfo:
   """Describes a run that is about to start."""
   return RunInfo(
@@ -88,6 +107,7 @@ def describe_run(
     preprocessing=plan.pp,
     parameters=parameters,
     data=record.describe(),
+    metric=metric,
   )
 
 
@@ -100,12 +120,10 @@ def write_run(workdir: str | os.PathLike, info: RunInfo, record: data_record.Rec
   if jax.process_index():
     return
   workdir = epath.Path(workdir)
-  content = dataclasses.asdict(info)
-  del content["step"], content["metrics"]
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     data_record.write(workdir, record)
-    checkpointing.write_atomically(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+    files.write_atomically(workdir / CONFIG, json.dumps(info.to_dict(), indent=2) + "\n")
     data_record.finish_writing(workdir)
   except OSError as error:
     raise UserError(
@@ -114,19 +132,42 @@ def write_run(workdir: str | os.PathLike, info: RunInfo, record: data_record.Rec
 
 
 def read_run(workdir: str | os.PathLike) -> RunInfo | None:
-  """Reads `config.json`; None if the directory holds no run.
+  """Reads `config.json`, or what the last checkpoint holds of it where it is lost.
+
+  Returns:
+    None if the directory holds no run.
 
   Raises:
-    UserError: if there are checkpoints without it, or it cannot be read.
+    UserError: if it is missing or damaged, and no checkpoint holds it.
   """
-  path = epath.Path(workdir) / CONFIG
+  path = epath.Path(workdir).expanduser() / CONFIG
+  has_steps = has_checkpoints(path.parent)
   try:
-    if not path.exists():
-      if _has_checkpoints(path.parent):
-        beside = path.parent / CHECKPOINTS
-        raise UserError(f"{path} is missing beside {beside}; use another workdir.")
+    if path.exists():
+      return _from_dict(files.read_object(path))
+    if not has_steps:
       return None
-    content = json.loads(path.read_text())
+    problem, complaint = "is missing", f"is missing beside {path.parent / CHECKPOINTS}"
+  except (OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or error
+    problem, complaint = f"is damaged ({reason})", f"cannot be read ({reason})"
+  step, content = _saved_run(path.parent / CHECKPOINTS) if has_steps else (None, None)
+  try:
+    info = _from_dict(content)
+  except ValueError as error:  # No checkpoint holds it, or only as another version writes it.
+    raise UserError(f"{path} {complaint}; use another workdir.") from error
+  _tell_restored(path, problem, step)
+  return info
+
+
+@functools.cache  # Once, although a command may read the file several times.
+def _tell_restored(path: epath.Path, problem: str, step: int) -> None:
+  log.warning("%s %s; its content was restored from checkpoint %d", path, problem, step)
+
+
+def _from_dict(content: dict[str, Any] | None) -> RunInfo:
+  """The opposite of `RunInfo.to_dict`. Raises ValueError if the content is another."""
+  try:
     return RunInfo(
       **{
         **content,
@@ -135,13 +176,18 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
         "model_fields": _tuples(content["model_fields"]),
       }
     )
-  except ImportError as error:
-    raise UserError(
-      f"{path.parent} is in a bucket, for which packages are missing ({error}): "
-      'pip install "vit_jax[gcs]".'
-    ) from error
-  except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-    raise UserError(f"{path} cannot be read ({error}); use another workdir.") from error
+  except (TypeError, KeyError, AttributeError) as error:
+    raise ValueError(f"it is not what a run writes: {error!r}") from error
+
+
+def _saved_run(directory: epath.Path) -> tuple[int | None, dict[str, Any] | None]:
+  """The last usable step and what it holds of `config.json`; None if it holds nothing of it."""
+
+  def read(checkpointer: checkpointing.Checkpointer) -> tuple[int | None, dict[str, Any] | None]:
+    step = checkpointer.last_step
+    return step, None if step is None else checkpointer.saved(step).get("run")
+
+  return checkpointing.read_steps(directory, read)
 
 
 def existing_run(workdir: str | os.PathLike) -> RunInfo:
@@ -154,8 +200,7 @@ def existing_run(workdir: str | os.PathLike) -> RunInfo:
 
 def earlier_run(workdir: epath.Path) -> RunInfo | None:
   """The run that is to be continued, if there is one with a checkpoint."""
-  earlier = read_run(workdir)
-  return earlier if earlier and _has_checkpoints(workdir) else None
+  return read_run(workdir) if has_checkpoints(workdir) else None
 
 
 def refuse_another_run(
@@ -189,24 +234,32 @@ def load_run(
   """
   info = existing_run(workdir)
   model, plan = info.create_model(), info.plan
-  directory = epath.Path(workdir) / CHECKPOINTS
+  directory = epath.Path(workdir).expanduser() / CHECKPOINTS
   if not directory.is_dir():
     raise UserError(f"{workdir} has no checkpoint yet; train until the first one is saved.")
-  with checkpointing.Checkpointer(
-    directory, metric=plan.keep_best_metric, write=False
-  ) as checkpointer:
+
+  def read(checkpointer: checkpointing.Checkpointer) -> tuple[Any, int, dict[str, float] | None]:
     step = checkpointer.best_step if which == "best" else checkpointer.last_step
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
-    state = checkpointer.restore(step, state_target(model, plan, None))
     metrics = checkpointer.metrics(step) or None
-  return model, state.result, dataclasses.replace(info, step=step, metrics=metrics)
+    return checkpointer.restore(step, state_target(model, plan, None)).result, step, metrics
+
+  variables, step, metrics = checkpointing.read_steps(directory, read, metric=info.best_by)
+  return model, variables, dataclasses.replace(info, step=step, metrics=metrics)
 
 
-def _has_checkpoints(workdir: epath.Path) -> bool:
-  """Whether there is any, usable or not."""
-  checkpoints = workdir / CHECKPOINTS
-  return checkpoints.is_dir() and any(p.name.isdigit() for p in checkpoints.iterdir())
+def has_checkpoints(workdir: str | os.PathLike) -> bool:
+  """Whether there is any, usable or not. Raises UserError if that cannot be read."""
+  try:
+    return bool(checkpointing.step_numbers(epath.Path(workdir).expanduser() / CHECKPOINTS))
+  except ImportError as error:
+    raise UserError(
+      f"{workdir} is in a bucket, for which packages are missing ({error}): "
+      'pip install "vit_jax[gcs]".'
+    ) from error
+  except OSError as error:
+    raise UserError(f"{workdir} cannot be read ({error.strerror}); use another workdir.") from error
 
 
 def _fields_of(name: str, model: nn.Module) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from vit_jax.training.plan import Plan
 class Evaluator(Protocol):
   """Evaluates splits by their names; see `classification.Evaluator`."""
 
+  metric: str
+
   def __contains__(self, split: str) -> bool: ...
 
   def __call__(self, split: str, variables: Any) -> dict[str, float | int]: ...
