@@ -105,7 +105,8 @@ def _replace_dataset(
     section, default = config, usual
     for part in sections:
       section, default = section.get(part), default.get(part)
-    if section is None or name not in section or key in changed:
+    typed = any(k == key or k.startswith((f"{key}.", f"{key}[")) for k in changed)
+    if section is None or name not in section or typed:
       continue
     value = default.get(name) if default is not None else None
     if section[name] in (value, None) or (name == "eval_resize" and section[name] != "digit"):
