@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small folders of images, and runs of seconds on them."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from vit_jax.training import progress
 from vit_jax.training.loop import train_and_evaluate
 
 SIDE = 8
@@ -29,7 +33,7 @@ def write(root: pathlib.Path, counts: dict[str, int], seed: int = 0) -> pathlib.
 def config(dataset: str, **changes: Any) -> dict[str, Any]:
   """A ViT of one layer and four steps; `changes` are keys, those of splits belong to `pp`."""
   splits = {key: changes.pop(key) for key in ("train", "val", "test") if key in changes}
-  return dict(
+  usual = dict(
     dataset=dataset,
     total_steps=4,
     warmup_steps=1,
@@ -43,8 +47,23 @@ def config(dataset: str, **changes: Any) -> dict[str, Any]:
     ),
     pp=dict(crop=SIDE, train_crop="none", **splits),
     optim=dict(name="adamw"),
-    **changes,
   )
+  return {**usual, **changes}
+
+
+@contextlib.contextmanager
+def at_step(step: int, action: Callable[[], Any]) -> Iterator[None]:
+  """Does something right after a step was dispatched."""
+  update = progress.Progress.update
+
+  def patched(self, at, metrics):
+    update(self, at, metrics)
+    if at == step:
+      action()
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(progress.Progress, "update", patched)
+    yield
 
 
 def train(workdir: str | os.PathLike, dataset: str, resume: Any = True, **changes: Any) -> dict:

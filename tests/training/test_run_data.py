@@ -256,3 +256,27 @@ def test_runs_without_a_record_are_read_by_the_old_rule(tmp_path, caplog):
     drawn |= {f"{name}/{k:04d}.jpg" for k in random_state.permutation(30)[:3]}
   assert names(data.sources["val"]) == drawn
   assert "a/0.gif" not in set.union(*split_names(data).values())
+
+
+def test_splits_that_no_one_names_stay_as_the_run_has_recorded_them(tmp_path):
+  """A folder that gets `val/` later: the run goes on without; a new `test/` may be judged."""
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"train/a": 20, "train/b": 20})
+  before = start(workdir, root)
+  assert set(before.sources) == {"train"}
+  write(root, {"val/a": 5, "val/b": 5, "test/a": 5, "test/b": 5})
+  after = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  assert after.specs == {"train": "train", "val": None, "test": "test"}
+  assert split_names(after)["train"] == split_names(before)["train"]
+
+
+def test_what_a_teacher_on_other_splits_has_learned_is_not_judged(tmp_path, caplog):
+  start(tmp_path / "teacher", "digits", train="train+val", val="", test="test")
+  config = tiny.config(pp=dict(train="few", val="val", test="test"))
+  config.distill = dict(teacher=str(tmp_path / "teacher"))
+  data = run_data.open_run_data(make_plan(config), tmp_path / "run", None)
+  assert {split: len(source) for split, source in data.sources.items()} == {
+    "train": 100,
+    "test": 360,
+  }
+  assert "180 images of val are not evaluated" in caplog.text

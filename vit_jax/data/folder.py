@@ -146,12 +146,12 @@ class _Folder:
   def _refuse_splits_by_other_names(self) -> None:
     """Refuses "classes" that hold only folders, of the same names: those are the classes."""
     names = self._directories(self.root)
-    inside = {name: self._directories(self.root / name) for name in names}
-    only_folders = all(
-      inside[name] and not listing.list_folder(self.root / name, deep=False).images
-      for name in names
-    )
-    if not names or not only_folders:
+    inside: dict[str, list[str]] = {}
+    for name in names:
+      inside[name] = self._directories(self.root / name)
+      if not inside[name] or listing.list_folder(self.root / name, deep=False).images:
+        return
+    if not names:
       return
     common = sorted(set.intersection(*map(set, inside.values())))
     if len(common) < 2 or 2 * len(common) < len(set.union(*map(set, inside.values()))):

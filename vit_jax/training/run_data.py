@@ -70,6 +70,9 @@ def open_run_data(
   labeled = bool(dataset.class_names)
   if earlier and not described:
     return _from_before_the_record(dataset, earlier, asked)
+  if earlier:  # What was not named then, and is not named now, stays as it was.
+    usual = {**earlier.splits, "val": earlier.splits["val"] or splits.NONE}
+    asked = {split: usual[split] if spec is None else spec for split, spec in asked.items()}
   chosen = splits.choose(dataset, asked, labeled=labeled)
   found = {split: data_record.in_order(source) for split, source in chosen.sources.items()}
   record = None
@@ -206,15 +209,21 @@ def _read_record(
 
 
 def _records_of_origins(plan: Plan, dataset: sources_lib.Dataset) -> dict[str, Record]:
-  """The records of the runs on the same files that this one starts from or learns from."""
+  """The records of the runs on the same data set that this one starts from or learns from."""
   names = [plan.checkpoint, plan.init.img, plan.init.txt, plan.distill and plan.distill.teacher]
   found = {}
   for name in names:
     if not name or not os.path.isfile(os.path.join(name, restore.CONFIG)):
       continue
     info = restore.existing_run(name)
-    if is_same_place(info.dataset, dataset.name) and info.data:
-      found[name] = data_record.read(name, info.data)
+    if not is_same_place(info.dataset, dataset.name):
+      continue
+    record = data_record.read(name, info.data)
+    if record is not None and record.paths:
+      found[name] = record
+    elif not dataset.drawn:  # The splits are the data set's, so the specifications still tell.
+      train = dataset.source(info.splits["train"])
+      found[name] = Record(dataset.rule, {}, len(train), {"train": train.keys()})
   return found
 
 
