@@ -22,9 +22,10 @@ from vit_jax.training.loop import train_and_evaluate
 # Saves as fast as it can. All parameters of a step are its number; most steps are a new best.
 WRITER = """
 import sys, grain, jax, jax.numpy as jnp
-from vit_jax.training import restore, state
+from vit_jax.training import data_record, restore, state
 from vit_jax.training.checkpointing import Checkpointer
 info = restore.existing_run(sys.argv[1])
+record = data_record.read(sys.argv[1], info.data)
 target = state.state_target(info.create_model(), info.plan, None)
 data = iter(grain.MapDataset.range(9).to_iter_dataset())
 with Checkpointer(sys.argv[1] + "/checkpoints") as checkpointer:
@@ -32,7 +33,7 @@ with Checkpointer(sys.argv[1] + "/checkpoints") as checkpointer:
     new = jax.tree.map(lambda x: jnp.full(x.shape, step, x.dtype), target)
     scores = {"accuracy": step % 3 and 1 + step, "loss": 1.0}
     checkpointer.save(step, new, data, {}, scores)
-    restore.write_run(sys.argv[1], info)
+    restore.write_run(sys.argv[1], info, record)
 """
 
 

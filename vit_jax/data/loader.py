@@ -73,7 +73,7 @@ class BadImages:
       raise UserError(
         f"{len(self._reasons)} of {seen} images cannot be read, the last of them "
         f"{failure.id} ({failure.error}); this is more "
-        f"than the allowed share of {self._max_fraction:g}; repair them, or remove them and "
+        f"than the allowed share of {self._max_fraction:g}; repair or remove them and "
         "continue with --resume=changed-data, or raise config.max_bad_fraction."
       )
 
