@@ -18,7 +18,7 @@ SMALL = 64  # Pixels, up to which images are cropped as CIFAR's usually are: shi
 def get_config(arg: str = "small,32") -> ml_collections.ConfigDict:
   """Returns the configuration for `arg` = "MODEL" or "MODEL,PIXELS"."""
   model, comma, pixels = arg.partition(",")
-  if comma and not (pixels.isdigit() and int(pixels)):
+  if comma and not (pixels.isascii() and pixels.isdecimal() and int(pixels)):
     raise UserError(
       "configs/scratch.py takes MODEL or MODEL,PIXELS, as in configs/scratch.py:s16,224 or "
       f"configs/scratch.py:small,32; it got {arg!r}."

@@ -69,6 +69,17 @@ def test_epochs_and_steps_replace_each_other():
   config = parse("scratch.py:small,32", "dataset=x", "total_steps=50", "warmup_steps=5")
   plan = make_plan(config)
   assert (plan.total_steps, plan.warmup_steps, plan.epochs) == (50, 5, None)
+  # A warm-up that was not typed keeps its share where it does not fit, or is not said in steps.
+  plan = make_plan(parse("vit.py:b16,cifar10", "epochs=2")).with_steps(49_000)
+  assert (plan.total_steps, plan.warmup_steps) == (191, 10)  # 500 of 10,000.
+  plan = make_plan(parse("scratch.py:small,32", "dataset=x", "total_steps=50"))
+  assert (plan.total_steps, plan.warmup_steps) == (50, 2)  # 5 of 100 epochs.
+  plan = make_plan(parse("scratch.py:small,32", "dataset=x", "epochs=3")).with_steps(1_000)
+  assert (plan.total_steps, plan.warmup_steps) == (47, 2)
+  plan = make_plan(parse("scratch.py:small,32", "dataset=x", "epochs=30")).with_steps(1_000)
+  assert (plan.total_steps, plan.warmup_steps) == (469, 78)  # It fits.
+  assert make_plan(parse("vit.py:b16,cifar10", "total_steps=2_000")).warmup_steps == 500
+  assert make_plan(parse("vit.py:b16,cifar10", "total_steps=300")).warmup_steps == 15
   with pytest.raises(UserError, match=r"--config.total_steps and --config.epochs both say"):
     parse("vit.py:b16,cifar10", "epochs=3", "total_steps=10")
 

@@ -236,6 +236,7 @@ def test_metadata_without_texts_leaves_class_folders_as_they_are(name, content, 
   [
     ("metadata.jsonl", '{"file_name": "cat/0.png"}\n{"file_name": \n', "line 2 is no JSON"),
     ("metadata.jsonl", '{"file_name": "cat/0.png"}\n\n["a"]\n', "line 3 is no JSON object"),
+    ("metadata.jsonl", "[" * 100_000, "line 1 is no JSON"),
     ("metadata.jsonl", '{"file_name": "a"}\n'.encode("utf-16"), "write it as UTF-8"),
     ("metadata.csv", "file_name,text\ncat/0.png,a\n".encode("utf-16"), "write it as UTF-8"),
     ("metadata.csv", "file_name,text\ncat/0.png,a, b\n", "row 1 has more cells than .* quotes"),

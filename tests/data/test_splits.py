@@ -269,3 +269,56 @@ def test_sums_of_splits_keep_their_keys_and_can_be_taken_from():
   assert [rest.name(k) for k in range(2)] == ["b:1", "a:0"]
   assert rest.keys().tolist() == both.keys()[[4, 0]].tolist()
   assert isinstance(table.select(np.array([1])), ArraySource)
+
+
+def test_an_example_that_is_named_twice_is_refused():
+  for asked in ({"train": "train+train[:50%]"}, {"train": "train", "test": "test+test"}):
+    with pytest.raises(UserError, match="twice; name each part once"):
+      splits.choose(open_dataset("digits"), asked)
+
+
+def test_a_slice_that_loses_classes_says_so(tmp_path, caplog):
+  write_folder(tmp_path, {f"train/{name}": 10 for name in "abcde"})
+  splits.choose(open_dataset(str(tmp_path)), {"val": "train[80%:]"})
+  [line] = caplog.messages
+  assert "train has no image of 1 of the 5 classes (e)" in line
+  assert "val has no image of 4 of the 5 classes (a, b, c, d)" in line
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_that_is_empty_is_not_this_directory(name):
+  with pytest.raises(UserError, match="the name of the data set is empty"):
+    open_dataset(name)
+
+
+def test_names_of_any_bytes_and_of_either_unicode_form(tmp_path):
+  write_folder(tmp_path, {"train/caf\u00e9": 3, "train/b": 3, "test/cafe\u0301": 2, "test/b": 2})
+  odd = bytes(tmp_path / "train" / "b") + b"/caf\xe9.jpg"
+  with open(odd, "wb") as file:
+    file.write(b"x")
+  dataset = open_dataset(str(tmp_path))
+  assert dataset.class_names == ("b", "caf\u00e9")
+  everything = concatenate([*dataset.tables.values()])
+  assert len(np.unique(everything.keys())) == len(everything) == 11
+
+
+def test_two_names_of_one_folder_are_refused(tmp_path):
+  write_folder(tmp_path / "splits", {"train/x": 3, "train/y": 3})
+  (tmp_path / "splits" / "test").symlink_to(tmp_path / "splits" / "train")
+  write_folder(tmp_path / "classes", {"x": 3, "y": 3})
+  (tmp_path / "classes" / "z").symlink_to(tmp_path / "classes" / "x")
+  for name in ("splits", "classes"):
+    with pytest.raises(UserError, match="are one folder; remove the link"):
+      open_dataset(str(tmp_path / name))
+
+
+def test_a_class_called_train_is_no_split(tmp_path):
+  write_folder(tmp_path, {"bus": 3, "car": 3, "train": 3})
+  with pytest.raises(UserError, match="if it is a class, rename it"):
+    open_dataset(str(tmp_path))
+
+
+def test_splits_without_classes_are_refused(tmp_path):
+  write_folder(tmp_path, {"val": 3, "test": 3})
+  with pytest.raises(UserError, match="val has no class folders with images"):
+    open_dataset(str(tmp_path))

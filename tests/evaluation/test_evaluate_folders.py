@@ -65,7 +65,7 @@ def test_another_folder_without_splits_is_judged_as_a_whole(run, judge, tmp_path
   other = tiny_folder.write(tmp_path / "splits", with_splits, seed=9)
   assert classifier.find_examples(judge, dataset=str(other)).split == "val"
   shutil.rmtree(other / "val")
-  with pytest.raises(UserError, match=r"neither test nor val; name .* --split=train"):
+  with pytest.raises(UserError, match=r"neither test nor val; name .* has train\.$"):
     classifier.find_examples(judge, dataset=str(other))
 
 
@@ -80,6 +80,37 @@ def test_what_the_run_has_learned_is_not_judged_elsewhere(run, judge, tmp_path):
   copy = shutil.copytree(run / "small", tmp_path / "copy")  # All of them: it is the run's own.
   found = classifier.find_examples(judge, dataset=str(copy))
   assert (found.split, len(found.source)) == ("test", 6)
+
+
+def test_the_runs_own_train_is_not_judged_under_another_name(run, judge, tmp_path, caplog):
+  splits = {f"train/{name}": 12 for name in ("ant", "bee")} | {"test/ant": 4, "test/bee": 4}
+  root = tiny_folder.write(tmp_path / "photos", splits)
+  tiny_folder.train(tmp_path / "run", str(root))
+  own = classifier.from_run(tmp_path / "run")
+  found = classifier.find_examples(own, dataset=str(root / "train")).source
+  assert {found.name(k) for k in range(len(found))} <= {  # Only what the run had as val.
+    f.removeprefix("train/") for f in source_names(classifier.find_examples(own, "val").source)
+  }
+  links = tmp_path / "links"
+  for file in sorted((root / "train").rglob("*.png")):
+    (links / file.parent.name).mkdir(parents=True, exist_ok=True)
+    (links / file.parent.name / f"x{file.name}").symlink_to(file)
+  assert len(classifier.find_examples(own, dataset=str(links)).source) == len(found)
+  larger = tiny_folder.write(tmp_path / "larger", splits, seed=3)  # Same names, other sizes.
+  assert len(classifier.find_examples(own, "train", dataset=str(larger)).source) > 0
+  assert "are called as images that the run has learned from" in caplog.text
+
+
+def source_names(source):
+  return [source.name(k) for k in range(len(source))]
+
+
+def test_every_spelling_of_a_split_is_the_runs(run, judge):
+  for spelling in ("validation", "VAL", "dev"):
+    found = classifier.find_examples(judge, spelling)
+    assert source_names(found.source) == source_names(classifier.find_examples(judge, "val").source)
+  both = source_names(classifier.find_examples(judge, "val+test").source)
+  assert len(both) == 12
 
 
 def test_a_part_of_the_classes_is_judged_among_themselves(run, judge, tmp_path):

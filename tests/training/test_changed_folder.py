@@ -74,6 +74,16 @@ def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, caplog):
   assert split_names(tmp_path / "run") == by_old_rule
 
 
+def test_a_finished_run_is_judged_on_another_test_split(tmp_path):
+  root = tiny_folder.write(tmp_path / "photos", {"ant": 30, "bee": 30})
+  run = lambda **splits: tiny_folder.train(tmp_path / "run", str(root), **splits)
+  first = run()
+  again = run(test="test[:50%]")
+  assert first["test"]["examples"] == 6 and again["test"]["examples"] == 3
+  assert again["best_step"] == first["best_step"] and again["val"] == first["val"]
+  assert "test" not in run(test="")
+
+
 @pytest.mark.slow
 def test_pure_noise_is_judged_at_chance_whatever_becomes_of_the_folder(tmp_path):
   """Five classes of noise: images can only be known by heart. It was 80% before the record."""

@@ -109,6 +109,9 @@ def test_epochs_become_steps_of_the_training_images():
     (dict(total_steps=5, epochs=1), "total_steps=5 and config.epochs=1 both say how long"),
     (dict(epochs=1, warmup_steps=5, warmup_epochs=1), "warmup_epochs=1 both say how long"),
     (dict(epochs=0), "epochs=0 should be positive"),
+    (dict(epochs=float("nan")), "epochs=nan should be positive"),
+    (dict(epochs=float("inf")), "epochs=inf should be positive"),
+    (dict(epochs=1, warmup_epochs=float("nan")), "warmup_epochs=nan should be at least 0"),
     (dict(epochs=1, warmup_epochs=-1), "warmup_epochs=-1 should be at least 0"),
     ({}, "total_steps is missing"),
   ):

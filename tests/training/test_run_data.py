@@ -28,9 +28,9 @@ def plan_for(root, **pp):
   return make_plan(tiny.config(dataset=str(root), pp={**splits, **pp}))
 
 
-def start(workdir, root, **pp):
+def start(workdir, root, config=None, **pp):
   """What a run does with its data when it starts or continues, without the training."""
-  plan = plan_for(root, **pp)
+  plan = make_plan(config) if config else plan_for(root, **pp)
   data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
   plan = data.planned(plan)
   info = restore.RunInfo(
@@ -44,6 +44,7 @@ def start(workdir, root, **pp):
     data=data.record.describe(),
   )
   restore.write_run(workdir, info, data.record)
+  (workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
   return data
 
 
@@ -190,10 +191,22 @@ def test_a_run_from_another_runs_weights_is_not_judged_on_what_that_has_learned(
       config.checkpoint = str(first)
     else:
       config.distill = dict(teacher=str(first))
-    data = run_data.open_run_data(make_plan(config), tmp_path / "second", None)
-    found = split_names(data)
+    second = tmp_path / key
+    found = split_names(start(second, root, config=config))
     assert found["val"] and found["test"]
     assert not learned & (found["val"] | found["test"])
+    # A third run inherits that, wherever the images are by then and the first run is not.
+    root.rename(tmp_path / "moved")
+    first.rename(tmp_path / "gone")
+    third = tiny.config(dataset=f"{tmp_path}/moved", pp=dict(train=None, val=None, test=None))
+    third.unlock()
+    third.checkpoint = str(second)
+    last = split_names(start(tmp_path / f"third of {key}", tmp_path / "moved", config=third))
+    assert last["val"] and last["test"]
+    assert not (learned | found["train"]) & (last["val"] | last["test"])
+    (tmp_path / "moved").rename(root)
+    assert judged(second, "test") == found["test"] and judged(second, "val") == found["val"]
+    (tmp_path / "gone").rename(first)
   plain = split_names(run_data.open_run_data(plan_for(root), tmp_path / "third", None))
   assert learned & (plain["val"] | plain["test"])  # The test can fail.
 
@@ -279,4 +292,98 @@ def test_what_a_teacher_on_other_splits_has_learned_is_not_judged(tmp_path, capl
     "train": 100,
     "test": 360,
   }
-  assert "180 images of val are not evaluated" in caplog.text
+  assert "180 of the 180 images of val are left out" in caplog.text
+
+
+def test_classes_that_were_sorted_into_splits_later_are_known(tmp_path):
+  """And the other way round: no file has its old path."""
+  for number, (before, after) in enumerate((("{}", "train/{}"), ("train/{}", "{}"))):
+    root, workdir = tmp_path / f"{number}", tmp_path / f"run{number}"
+    write(root, {before.format(name): 30 for name in "ab"})
+    pp = {} if number == 0 else dict(val="train[90%:]")
+    learned = {f.removeprefix("train/") for f in split_names(start(workdir, root, **pp))["train"]}
+    for name in "ab":
+      (root / after.format(name)).parent.mkdir(exist_ok=True)
+      (root / before.format(name)).rename(root / after.format(name))
+    if number == 0:
+      for file in sorted(learned)[:10]:  # They were sorted into test.
+        (root / "test" / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / file).rename(root / "test" / file)
+    else:
+      (root / "train").rmdir()
+    for split in ("val", "test"):
+      now = {f.removeprefix("train/").removeprefix("test/") for f in judged(workdir, split)}
+      assert not now & learned
+
+
+def test_a_folder_of_weights_is_not_a_run(tmp_path):
+  """A Hugging Face folder has a config.json, too."""
+  root = tmp_path / "photos"
+  write(root, {"a": 30, "b": 30})
+  (tmp_path / "hf").mkdir()
+  (tmp_path / "hf" / "config.json").write_text('{"model_type": "vit"}')
+  config = tiny.config(dataset=str(root), pp=dict(train=None, val=None, test=None))
+  config.checkpoint = str(tmp_path / "hf")
+  assert run_data.open_run_data(make_plan(config), tmp_path / "run", None).record.paths
+
+
+def test_data_without_files_keep_out_what_was_learned_too(tmp_path, caplog):
+  workdir = tmp_path / "run"
+  start(workdir, "digits")
+  plan = plan_for("digits", test="train[50%:]+test")
+  data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
+  assert {s: len(source) for s, source in data.sources.items()} == dict(
+    train=1257, val=180, test=360
+  )
+  assert "629 of the 989 images of test are left out, since the run has learned them" in caplog.text
+  assert not data.changes.get("train")
+
+
+def test_a_run_on_digits_does_not_go_on_with_a_folder(tmp_path):
+  from vit_jax.training.continuation import differences
+
+  saved = make_plan(tiny.config()).to_dict()
+  (tmp_path / "x").mkdir()
+  assert differences(saved, make_plan(tiny.config(dataset=f"{tmp_path}/x")), recorded=False)
+
+
+def test_no_training_image_is_left(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"train/a": 5, "train/b": 5, "test/a": 5, "test/b": 5})
+  start(workdir, root)
+  test = judged(workdir, "test")
+  shutil.rmtree(root / "train")  # Where only the test images were copied to.
+  assert judged(workdir, "test") == test
+  with pytest.raises(UserError, match=r"no split 'train'; it has test"):
+    run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  write(root, {"train/a": 1, "train/b": 1}, start=90)
+  for file in ("train/a/0090.jpg", "train/b/0090.jpg"):
+    (root / file).rename(root / file.replace("train", "test").replace("0090", "0099"))
+  (root / "train" / "a" / "0000.gif").write_bytes(b"")
+  (root / "train" / "b" / "0000.gif").write_bytes(b"")
+  assert names(run_data.of_run(workdir, restore.read_run(workdir)).sources["test"]) >= test
+
+
+def test_texts_that_change_are_another_training_set(tmp_path):
+  root, workdir = tmp_path / "pairs", tmp_path / "run"
+  root.mkdir()
+  table = lambda word: "file_name,text\n" + "".join(f"{k}.jpg,{word} {k}\n" for k in range(30))
+  for k in range(30):
+    (root / f"{k}.jpg").write_bytes(b"x")
+  (root / "metadata.csv").write_text(table("cat"))
+  start(workdir, root)
+  (root / "metadata.csv").write_text(table("dog"))
+  data = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  assert data.changes["train"].replaced == 24
+
+
+def test_a_newer_or_damaged_description_is_a_sentence(tmp_path):
+  root, workdir = tmp_path / "photos", tmp_path / "run"
+  write(root, {"a": 30, "b": 30})
+  start(workdir, root)
+  shutil.rmtree(workdir / "checkpoints")
+  content = json.loads((workdir / "config.json").read_text())
+  for data in ("x", 5, [], {}, {"rule": 2}, {**content["data"], "rule": 9}):
+    (workdir / "config.json").write_text(json.dumps({**content, "data": data}))
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+      restore.read_run(workdir)

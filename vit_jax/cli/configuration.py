@@ -79,7 +79,8 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
   config = _read([file, *overrides])
 
   changed = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
-  if preset.dataset is not None and config.dataset != preset.dataset:
+  named = config.dataset.split(":")[0] if config.dataset else None  # A version is the same one.
+  if preset.dataset is not None and named != preset.dataset:
     _replace_dataset(config, preset, changed)
   for steps, epochs in (("total_steps", "epochs"), ("warmup_steps", "warmup_epochs")):
     if steps in changed and epochs in changed:
@@ -90,7 +91,29 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
       config[steps] = None
     if steps in changed and epochs in config:
       config[epochs] = None
+  if changed & {"total_steps", "epochs"} and not changed & {"warmup_steps", "warmup_epochs"}:
+    _shorten_warmup(config, preset)
   return config
+
+
+def _shorten_warmup(config: ml_collections.ConfigDict, preset: ml_collections.ConfigDict) -> None:
+  """Keeps the share of the preset's warm-up, where it does not fit or is not in the same unit."""
+  length = {key: preset.get(key) for key in ("total_steps", "epochs") if preset.get(key)}
+  warmup = {key: preset.get(key) for key in ("warmup_steps", "warmup_epochs") if preset.get(key)}
+  if len(length) != 1 or len(warmup) != 1 or not {*warmup} <= {*config}:
+    return
+  [(unit, usual)], [(of_warmup, steps)] = length.items(), warmup.items()
+  if (unit == "epochs") != (of_warmup == "warmup_epochs"):
+    return
+  total, epochs = config.get("total_steps"), config.get("epochs")
+  if steps < (config.get(unit) or 0):
+    return
+  config[of_warmup] = None
+  if total is not None:
+    config.warmup_steps = round(steps / usual * total)
+  else:
+    config.warmup_epochs = steps / usual * epochs
+  log.info("the warm-up keeps its share of the run, %.1f%%", 100 * steps / usual)
 
 
 def _replace_dataset(

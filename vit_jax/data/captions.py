@@ -203,7 +203,7 @@ def _json_rows(path: pathlib.Path, content: str) -> Iterator[dict[str, Any]]:
       continue
     try:
       row = json.loads(line, strict=False)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise UserError(f"{path}: line {number} is no JSON ({error}).") from error
     if not isinstance(row, dict):
       raise UserError(f"{path}: line {number} is no JSON object with file_name and text.")

@@ -8,6 +8,7 @@ import collections
 import logging
 import os
 import pathlib
+import unicodedata
 from collections.abc import Mapping
 
 import numpy as np
@@ -67,20 +68,32 @@ class _Folder:
     # Without `train`, classes may happen to be called "test" or "valid".
     if not found or ("train" not in found and sum(map(len, found.values())) < len(directories)):
       return {}
+    others = [name for name in directories if not self._split_of(name)]
+    if others and not self._directories(self.root / found["train"][0]):
+      raise UserError(
+        f"{self.root} has a folder {found['train'][0]!r} without class folders beside "
+        f"{', '.join(others[:3])}; if it is a class, rename it, and if it is a split, put the "
+        "images of each class into a folder of its own."
+      )
     for split, names in found.items():
       if len(names) > 1:
         raise UserError(
           f"{self.root} has both {names[0]!r} and {names[1]!r} as {split}; keep one of them."
         )
     layout = {split: found[split][0] for split in SPLITS if split in found}
-    ignored = sorted(set(directories) - set(layout.values()))
-    if ignored:
-      _LOGGER.warning("%s: not a split, so ignored: %s", self.root, ", ".join(ignored))
+    if others:
+      _LOGGER.warning("%s: not a split, so ignored: %s", self.root, ", ".join(others))
+    self._refuse_links([self.root / name for name in layout.values()])
     return layout
 
   def with_splits(self, layout: Mapping[str, str]) -> Dataset:
     found = {split: self._classes(layout[split], split) for split in layout}
     base = "train" if "train" in found else next(iter(found))
+    if not found[base]:
+      raise UserError(
+        f"{self.root / layout[base]} has no class folders with images; put the images of each "
+        "class into a directory of its own."
+      )
     label_of = {name: label for label, name in enumerate(found[base])}
     tables, drawn = {}, ()
     for split, classes in found.items():
@@ -121,12 +134,16 @@ class _Folder:
     """The images of each class directory of the root, or of a folder in it."""
     here, classes = self.root / folder, {}
     names = self._directories(here)
+    if self.rule > 1:
+      self._refuse_links([here / name for name in names])
     for name in names:
       found = listing.list_folder(here / name, as_before=self.rule == 1)
       self.left_out += found.left_out
       if found.images:
         prefix = f"{folder}/{name}" if folder else name
-        classes[name] = [f"{prefix}/{file}" for file in found.images]
+        # macOS and Linux may spell one name differently: "é" is one character, or two.
+        spelled = unicodedata.normalize("NFC", name) if self.rule > 1 else name
+        classes[spelled] = [f"{prefix}/{file}" for file in found.images]
       elif split == "train":
         held = f"; it holds {listing.told(found.left_out)}" if found.left_out else ""
         raise UserError(
@@ -142,6 +159,14 @@ class _Folder:
         "directory of its own."
       )
     return classes
+
+  def _refuse_links(self, folders: list[pathlib.Path]) -> None:
+    """Refuses two names of one folder: its images would be in two splits or classes."""
+    seen: dict[str, pathlib.Path] = {}
+    for folder in folders:
+      other = seen.setdefault(os.path.realpath(folder), folder)
+      if other != folder:
+        raise UserError(f"{folder} and {other} are one folder; remove the link.")
 
   def _refuse_splits_by_other_names(self) -> None:
     """Refuses "classes" that hold only folders, of the same names: those are the classes."""

@@ -26,13 +26,13 @@ from vit_jax.errors import UserError
 Record = dict[str, Any]
 
 SPLITS = ("train", "val", "test")
-_SPELLINGS = {
+SPELLINGS = {
   "train": ("train", "training"),
   "val": ("val", "valid", "validation", "dev"),
   "test": ("test", "testing", "eval", "evaluation"),
 }
 RULE = 2  # Version of `splits.draw`; 1 is `splits.stratified`.
-_SPLIT_OF = {spelling: split for split, known in _SPELLINGS.items() for spelling in known}
+_SPLIT_OF = {spelling: split for split, known in SPELLINGS.items() for spelling in known}
 _PART = re.compile(r"(?P<name>\w[\w.-]*)(\[(?P<slice>[^\]]*)\])?")
 _BOUND = re.compile(r"(?P<value>-?[\d_]+(\.\d+)?)?(?P<percent>%)?")
 
@@ -43,9 +43,14 @@ def split_of(name: str) -> str | None:
 
 
 def hashes(texts: Iterable[str]) -> np.ndarray:
-  """uint64 [texts]: the first 64 bits of the SHA-256 of each text in Unicode's composed form."""
-  digests = (hashlib.sha256(unicodedata.normalize("NFC", t).encode()).digest() for t in texts)
-  return np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
+  """uint64 [texts]: the first 64 bits of the `digest` of each."""
+  return np.frombuffer(b"".join(digest(text)[:8] for text in texts), ">u8").astype(np.uint64)
+
+
+def digest(text: str) -> bytes:
+  """The SHA-256 of a text in Unicode's composed form, which does not depend on the system."""
+  text = unicodedata.normalize("NFC", text)
+  return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()  # Names of any bytes.
 
 
 class Source:
@@ -298,6 +303,12 @@ def _bounds(text: str, size: int, spec: str) -> tuple[int, int]:
   return result[0], result[1]
 
 
+def is_same_place(one: str, other: str) -> bool:
+  """Whether two names of data sets are one directory, or the same name."""
+  paths = [os.path.expanduser(name) for name in (one, other)]
+  return one == other or (all(map(os.path.isdir, paths)) and os.path.samefile(*paths))
+
+
 def absolute(dataset: str | os.PathLike[str]) -> str:
   """A directory as an absolute path; any other name of a data set as it is."""
   path = os.path.expanduser(os.fspath(dataset))
@@ -322,6 +333,8 @@ def open_dataset(
     UserError: there is no such dataset, or it cannot be used; one sentence says why.
   """
   name = os.fspath(dataset)
+  if not name.strip():
+    raise UserError("the name of the data set is empty; pass a directory, a TFDS name or 'digits'.")
   if name == "digits":
     from vit_jax.data import digits
 

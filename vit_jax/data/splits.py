@@ -11,14 +11,12 @@ on that record decides, and not the rule.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.data.sources import Dataset, Source, parts_of, split_of
+from vit_jax.data.sources import Dataset, FileSource, Source, digest, parts_of, split_of
 from vit_jax.errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ def draw(paths: Sequence[str], splits: tuple[str, ...], seed: int = 0) -> dict[s
   Returns:
     For "train" and each of `splits` the ascending indices of its files.
   """
-  order = sorted(range(len(paths)), key=lambda k: _order_key(paths[k], seed))
+  order = sorted(range(len(paths)), key=lambda k: digest(f"{seed}/{paths[k]}"))
   count, tenth = len(paths), lambda n: max(1, round(0.1 * n))
   if "test" in splits:
     val = min(tenth(count - 1), max(count - 1, 0))
@@ -70,10 +68,6 @@ def draw(paths: Sequence[str], splits: tuple[str, ...], seed: int = 0) -> dict[s
     val, test = min(tenth(count), max(count - 1, 0)), 0
   parts = {"train": order[test + val :], "val": order[test : test + val], "test": order[:test]}
   return {split: sorted(parts[split]) for split in ("train", *splits)}
-
-
-def _order_key(path: str, seed: int) -> bytes:
-  return hashlib.sha256(f"{seed}/{unicodedata.normalize('NFC', path)}".encode()).digest()
 
 
 def stratified(labels: np.ndarray, fractions: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:
@@ -120,24 +114,28 @@ class Chosen:
 NONE = ""  # A split specification that asks for no split.
 
 
-def choose(dataset: Dataset, asked: Mapping[str, str | None], *, labeled: bool = True) -> Chosen:
+def choose(
+  dataset: Dataset, asked: Mapping[str, str | None], *, evaluation: bool = False
+) -> Chosen:
   """Finds the examples that a config asks for.
 
   Args:
     dataset: open.
     asked: specifications for "train", "val" and "test". None takes the data set's own, where it has
       one, and `NONE` goes without.
-    labeled: whether the labels are used, and so are checked.
+    evaluation: whether only a part of them will be looked at: splits that are not there any more
+      are left out.
 
   Returns:
     What to learn from and to be judged on. A slice of train that val or test take is taken out of
     train.
 
   Raises:
-    UserError: a specification cannot be read or selects nothing, labels are hidden, or val or test
-      overlap with train in another way.
+    UserError: a specification cannot be read, or selects nothing or an example twice; labels are
+      hidden; or val or test overlap with train in another way.
   """
   specs, sources = {}, {}
+  labeled = bool(dataset.class_names)
   for split in ("train", "val", "test"):
     spec = asked.get(split)
     if spec is None:
@@ -146,13 +144,20 @@ def choose(dataset: Dataset, asked: Mapping[str, str | None], *, labeled: bool =
         _LOGGER.warning("%s: %s is not evaluated: %s", dataset.name, split, reason)
         spec = NONE
     specs[split] = spec or None
-    if spec:
-      sources[split] = dataset.source(spec)
-      if labeled:
-        sources[split].check_labels()
+    if not spec or (evaluation and not _is_there(dataset, spec)):
+      continue
+    sources[split] = dataset.source(spec)
+    if labeled:
+      sources[split].check_labels()
   keys = {split: source.keys() for split, source in sources.items()}
+  for split, found in keys.items():
+    if repeated := len(found) - len(np.unique(found)):
+      raise UserError(
+        f"config.pp.{split}={specs[split]!r} names {repeated:,} examples of {dataset.name} twice; "
+        "name each part once."
+      )
   for split in ("val", "test"):
-    if split not in sources:
+    if not {split, "train"} <= {*sources}:
       continue
     shared = np.isin(keys["train"], keys[split])
     if not shared.any():
@@ -161,8 +166,7 @@ def choose(dataset: Dataset, asked: Mapping[str, str | None], *, labeled: bool =
       raise UserError(
         f"{shared.sum():,} images of config.pp.{split}={specs[split]!r} are also in "
         f"config.pp.train={specs['train']!r}, so the run would be judged on what it has learned; "
-        f"name splits without common images, such as --config.pp.train='train[:90%]' "
-        f"--config.pp.{split}='train[90%:]', or --config.pp.{split}= for none."
+        f"name splits without common images, or --config.pp.{split}= for none."
       )
     told = f"{shared.sum():,} images of {split} ({specs[split]}) are taken out of train"
     _LOGGER.info("%s: %s", dataset.name, told)
@@ -174,7 +178,25 @@ def choose(dataset: Dataset, asked: Mapping[str, str | None], *, labeled: bool =
       "will be too good",
       *(dataset.name, shared.sum()),
     )
+  # A slice of a folder follows the order of its classes. Whole splits are told by `open_folder`.
+  cut = {
+    split: source.labels
+    for split, source in sources.items()
+    if labeled
+    and isinstance(source, FileSource)
+    and len(source) != len(dataset.tables.get(split, ()))
+  }
+  tell_absent(f"{dataset.name}, by the splits of the config", cut, dataset.class_names)
   return Chosen(specs, sources)
+
+
+def _is_there(dataset: Dataset, spec: str) -> bool:
+  """Whether a data set still has the splits of a specification, and examples in them."""
+  try:
+    dataset.source(spec)
+  except UserError:
+    return False
+  return True
 
 
 def _unusable(source: Source) -> str | None:

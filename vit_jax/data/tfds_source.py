@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.decode import BadImage
-from vit_jax.data.sources import Dataset, Record, Source, hashes
+from vit_jax.data.sources import Dataset, Record, Source, hashes, split_of
 from vit_jax.errors import UserError, nearest
 
 _NAME = re.compile(
@@ -201,7 +201,8 @@ def _open(builder: Any, name: str) -> Dataset:
       )
     except Exception as e:
       raise UserError(f"split {split!r} of {name} cannot be opened: {_reason(e)}") from e
-    ours = "val" if split == "validation" else split
+    ours = split_of(split) or split
+    ours = split if ours in (*tables, *info.splits) else ours
     tables[ours] = TfdsSource(records, split, keys, len(class_names))
   return Dataset(name=name, class_names=class_names, tables=tables)
 

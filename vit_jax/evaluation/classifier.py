@@ -283,18 +283,26 @@ def find_examples(
     )
   if split is None:
     split = _usual_split(data, own)
+  split = sources.split_of(split) or split
   if split == "all":
-    source = sources.concatenate([*data.tables.values()])
+    source = _all(own.as_dataset() if own else data)
   elif own and own.specs.get(split):
     if split not in own.sources:
       raise UserError(f"the run's {split} has no images left in {data.name}; name another split.")
     return Examples(split, own.sources[split], data.name, data.class_names)
   else:
-    source = data.source(split)
+    source = (own.as_dataset() if own else data).source(split)
   if classifier.run is not None:
     source = run_data.without_learned(source, split, workdir, info, own)
   source.check_labels()
   return Examples(split, source, data.name, data.class_names)
+
+
+def _all(data: sources.Dataset) -> sources.Source:
+  """All examples of a data set, each once."""
+  everything = sources.concatenate([*data.tables.values()])
+  _, first = np.unique(everything.keys(), return_index=True)
+  return everything if len(first) == len(everything) else everything.select(np.sort(first))
 
 
 def _usual_split(data: sources.Dataset, own: RunData | None) -> str:
@@ -304,9 +312,10 @@ def _usual_split(data: sources.Dataset, own: RunData | None) -> str:
   for split in ("test", "val"):
     if split in known:
       return split
+  whose = "the run" if own else data.name
   raise UserError(
-    f"{data.name} has neither test nor val; name what to evaluate on, as in --split="
-    f"{next(iter(data.tables))}."
+    f"{whose} has neither test nor val; name what to evaluate on with --split: {data.name} has "
+    f"{', '.join(data.splits)}."
   )
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -156,9 +157,9 @@ def _check_length(plan: Plan) -> None:
       )
   for key, least in (("total_steps", 1), ("warmup_steps", 0), ("warmup_epochs", 0)):
     value = getattr(plan, key)
-    if value is not None and value < least:
+    if value is not None and not least <= value < math.inf:  # Nor is NaN.
       raise UserError(f"config.{key}={value} should be at least {least}.")
-  if plan.epochs is not None and plan.epochs <= 0:
+  if plan.epochs is not None and not 0 < plan.epochs < math.inf:
     raise UserError(f"config.epochs={plan.epochs} should be positive.")
 
 

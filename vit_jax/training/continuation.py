@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.data.sources import is_same_place
 from vit_jax.training.plan import MeshPlan, Plan
 
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
@@ -52,17 +53,12 @@ def differences(saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True) 
     k
     for k in differing
     if not (k == "dataset" and moved)
-    and not (k in _PATHS and _is_same_directory(old.get(k), new.get(k)))
+    and not (k in _PATHS and is_same_place(old.get(k) or "", new.get(k) or ""))
   ]
   extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
   if extendable and plan.total_steps >= old.get("total_steps", 0):
     differing = [k for k in differing if k != "total_steps"]
   return [f"{k} ({old.get(k)!r} -> {new.get(k)!r})" for k in differing]
-
-
-def _is_same_directory(one: Any, other: Any) -> bool:
-  one, other = (os.path.expanduser(name) if isinstance(name, str) else "" for name in (one, other))
-  return os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import io
-import logging
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,15 +26,24 @@ import jax
 import numpy as np
 from etils import epath
 
-from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source, concatenate, hashes
+from vit_jax.data.sources import (
+  RULE,
+  SPELLINGS,
+  SPLITS,
+  Dataset,
+  FileSource,
+  Source,
+  concatenate,
+  hashes,
+  split_of,
+)
 from vit_jax.errors import UserError
 from vit_jax.training.files import write_atomically
-
-log = logging.getLogger(__name__)
 
 FILE = "data.npz"
 _NEXT = "data.npz.next"
 _FORMER = "former-"  # Before a split's name: files of it that have gone since, and may come back.
+_ORIGIN = "origin"  # Files that the runs have learned from whose weights this one starts from.
 _NO_HASHES = np.array([], np.uint64)
 
 
@@ -46,9 +55,9 @@ class Record:
     rule: the version of the rule that drew splits, see `sources.open_dataset`.
     counts: the examples of each split.
     epoch: the training examples at the start of the run, in which its epochs are counted.
-    paths: for each split, and with "former-" before its name for what has gone of it, the sorted
-      64-bit hashes of the files' paths, relative to the data set's directory; empty where the data
-      set has no files.
+    paths: for each split, with "former-" before its name for what has gone of it, and for "origin",
+      which other runs have learned from, the sorted 64-bit hashes of the files' paths, relative to
+      the data set's directory; empty where the data set has no files.
     files: the same of paths with sizes in bytes, which tell that a file was replaced.
   """
 
@@ -81,18 +90,33 @@ class Record:
 
   def knows(self, split: str, paths: np.ndarray) -> np.ndarray:
     """bool [files]: which of them, by the hashes of their paths, are or were in a split."""
-    return np.isin(paths, self._ever(split))
+    return np.isin(paths, _ever(self.paths, split))
 
-  def _ever(self, split: str) -> np.ndarray:
-    return np.concatenate([self.paths.get(k, _NO_HASHES) for k in (split, _FORMER + split)])
-
-  def learned(self, paths: np.ndarray) -> np.ndarray:
-    """bool [files]: which of them the run has learned from, now or earlier."""
-    return self.knows("train", paths)
+  def has_file(self, split: str, files: np.ndarray) -> np.ndarray:
+    """bool [files]: as `knows`, by the hashes of paths with sizes."""
+    return np.isin(files, _ever(self.files, split))
 
 
-def make(rule: int, sources: Mapping[str, Source], before: Record | None = None) -> Record:
-  """The record of a run that starts, or goes on after `before`, with these examples."""
+def _ever(hashes: Mapping[str, np.ndarray], *splits: str) -> np.ndarray:
+  """The hashes of splits with those of what has gone of them."""
+  names = [name for split in splits for name in (split, _FORMER + split)]
+  return np.unique(np.concatenate([hashes.get(name, _NO_HASHES) for name in names]))
+
+
+def make(
+  rule: int,
+  sources: Mapping[str, Source],
+  before: Record | None = None,
+  origins: Sequence[Record] = (),
+) -> Record:
+  """The record of a run with these examples.
+
+  Args:
+    rule: by which splits were drawn.
+    sources: of each split.
+    before: the run's record until now, if it continues.
+    origins: the records of other runs whose weights it starts from, if it begins.
+  """
   counts = {split: len(source) for split, source in sources.items()}
   epoch = before.epoch if before else counts["train"]
   if not all(isinstance(source, FileSource) for source in sources.values()):
@@ -100,15 +124,32 @@ def make(rule: int, sources: Mapping[str, Source], before: Record | None = None)
   paths = {split: np.sort(source.keys()) for split, source in sources.items()}
   files = {split: np.sort(file_keys(source)) for split, source in sources.items()}
   if before and before.paths:
-    now = np.concatenate([*paths.values()])
-    for split in SPLITS:
-      if len(former := np.setdiff1d(before._ever(split), now)):
-        paths[_FORMER + split] = files[_FORMER + split] = former
+    for now, then in ((paths, before.paths), (files, before.files)):
+      present = np.concatenate([*now.values()])
+      for split in SPLITS:
+        now[_FORMER + split] = np.setdiff1d(_ever(then, split), present)
+    origins = [before]
+  for now, kind in ((paths, "paths"), (files, "files")):
+    learned = [
+      getattr(record, kind).get(_ORIGIN, _NO_HASHES)
+      if record is before
+      else _ever(getattr(record, kind), "train", _ORIGIN)
+      for record in origins
+    ]
+    now[_ORIGIN] = np.unique(np.concatenate([_NO_HASHES, *learned]))
+  empty = [
+    name for name in paths if name not in sources and not len(paths[name]) + len(files[name])
+  ]
+  for name in empty:
+    del paths[name], files[name]
   return Record(rule, counts, epoch, paths, files)
 
 
 def file_keys(source: FileSource) -> np.ndarray:
-  """uint64 [files]: hashes of path and size in bytes; a file that is not there has size -1."""
+  """uint64 [files]: hashes of path and size in bytes, and of the texts where there are some.
+
+  A file that is not there has size -1.
+  """
 
   def sizes(names: Sequence[str]) -> list[int]:
     return [_size(os.path.join(source.root, name)) for name in names]
@@ -117,7 +158,11 @@ def file_keys(source: FileSource) -> np.ndarray:
   parts = [source.files[k : k + 1_000] for k in range(0, len(source), 1_000)]
   with concurrent.futures.ThreadPoolExecutor(16) as threads:
     found = [size for part in threads.map(sizes, parts) for size in part]
-  return hashes(f"{name}\0{size}" for name, size in zip(source.files, found, strict=True))
+  texts = getattr(source, "texts", None)
+  said = ["\0" + json.dumps(own) for own in texts] if texts else [""] * len(found)
+  return hashes(
+    f"{name}\0{size}{own}" for name, size, own in zip(source.files, found, said, strict=True)
+  )
 
 
 def _size(path: str) -> int:
@@ -142,6 +187,12 @@ def finish_writing(workdir: epath.Path) -> None:
   """Makes the record that was written last `data.npz`, once `config.json` describes it."""
   if not jax.process_index() and (workdir / _NEXT).exists():
     (workdir / _NEXT).replace(workdir / FILE)
+
+
+def check_described(described: Any) -> None:
+  """Raises TypeError or KeyError unless this is what `Record.describe` gives, of a known rule."""
+  if not described["rule"] <= RULE or {*described} < {"rule", "counts", "epoch", "digest"}:
+    raise KeyError(f"rule {described['rule']!r}, which only a newer version knows")
 
 
 def read(workdir: str | os.PathLike, described: Mapping[str, Any] | None) -> Record | None:
@@ -182,7 +233,7 @@ class Damaged(UserError):
 
 
 def follow(
-  dataset: Dataset, sources: Mapping[str, Source], record: Record, void: Sequence[str] = ()
+  dataset: Dataset, sources: Mapping[str, Source], record: Record, respecified: Sequence[str] = ()
 ) -> dict[str, Source]:
   """The examples of a run by its record.
 
@@ -190,8 +241,8 @@ def follow(
     dataset: open.
     sources: what the run's specifications select now, see `splits.choose`.
     record: the run's.
-    void: splits whose specification has changed since, so that it decides and not the record;
-      nothing that was learned from gets into them.
+    respecified: splits whose specification has changed since, so that it decides and not the
+      record; nothing that was learned from gets into them.
 
   Returns:
     For each split that is not empty its source, in the order of `in_order`.
@@ -200,48 +251,51 @@ def follow(
     return dict(sources)
   pool = in_order(concatenate([*dataset.tables.values()]))
   keys = pool.keys()
-  learned = record.learned(keys)
+  learned = record.knows("train", keys) | _moved(pool, keys, record)
   assigned = {"train": learned}
   for split in ("val", "test"):
-    assigned[split] = record.knows(split, keys) & ~learned & (split not in void)
+    assigned[split] = record.knows(split, keys) & ~learned & (split not in respecified)
   is_new = ~np.logical_or.reduce([*assigned.values()])
   found = {}
   for split, source in sources.items():
     selected = np.isin(keys, source.keys())
-    here = selected & ~learned if split in void else assigned[split] | (selected & is_new)
+    here = selected & ~learned if split in respecified else assigned[split] | (selected & is_new)
     found[split] = pool.select(np.flatnonzero(here))
   return {split: source for split, source in found.items() if len(source)}
 
 
+def _moved(pool: FileSource, keys: np.ndarray, record: Record) -> np.ndarray:
+  """bool [files]: which new files were learned from, in or out of a folder of a split.
+
+  As when a folder of classes has been sorted into `train/` and `test/` after training: the same
+  name below that folder, the same size, and the file that was recorded is not there any more.
+  """
+  known = np.logical_or.reduce([record.knows(split, keys) for split in SPLITS])
+  moved = np.zeros(len(pool), bool)
+  new = np.flatnonzero(~known)
+  if not len(new):
+    return moved
+  gone = np.setdiff1d(_ever(record.files, "train"), file_keys(pool))
+  names = [pool.files[k] for k in new]
+  sizes = [_size(os.path.join(pool.root, name)) for name in names]
+  inner = [name.partition("/")[2] if split_of(name.split("/")[0]) else name for name in names]
+  folders = ("", *(f"{spelling}/" for spelling in SPELLINGS["train"]))
+  for folder in folders:
+    was = hashes(f"{folder}{name}\0{size}" for name, size in zip(inner, sizes, strict=True))
+    moved[new] |= np.isin(was, gone)
+  return moved
+
+
 def in_order(source: Source) -> Source:
-  """Files by label and path, so that their order does not tell how they came into a split."""
+  """Files ordered by label and path; other sources as they are.
+
+  So the order of a split is the same however its files were selected.
+  """
   if not isinstance(source, FileSource):
     return source
   labels = source.labels if type(source) is FileSource else np.zeros(len(source))
   order = sorted(range(len(source)), key=lambda k: (labels[k], source.files[k]))
   return source.select(np.array(order, np.int64))
-
-
-def keep_out_learned(
-  sources: Mapping[str, Source], records: Mapping[str, Record]
-) -> dict[str, Source]:
-  """Takes out of val and test what other runs on the same files have learned from.
-
-  Args:
-    sources: of a run.
-    records: of the work directories whose weights it starts from or learns from, by their name.
-  """
-  found = dict(sources)
-  for workdir, record in records.items():
-    for split in {"val", "test"} & {*found}:
-      learned = record.learned(found[split].keys())
-      if learned.any():
-        log.warning(
-          "%d images of %s are not evaluated: %s, from which this run starts, has learned them",
-          *(learned.sum(), split, workdir),
-        )
-        found[split] = found[split].select(np.flatnonzero(~learned))
-  return {split: source for split, source in found.items() if len(source)}
 
 
 @dataclasses.dataclass(frozen=True)

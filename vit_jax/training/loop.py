@@ -90,7 +90,8 @@ def train_and_evaluate(
   plan = data.planned(plan)
   if earlier:
     restore.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
-    if results := _finished(workdir, plan):
+    is_judged_anew = earlier.splits["test"] != plan.pp.test or "test" in data.changes
+    if (results := _finished(workdir, plan)) and not is_judged_anew:
       log.info("%s is finished; use another workdir to train again", workdir)
       return results
     if "train" in data.changes and resume != "changed-data":

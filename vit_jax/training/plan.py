@@ -391,7 +391,9 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
   given.setdefault("train", None)
   read = keys_lib.read(transforms.Preprocessing, given, "pp.")
   # `--config.pp.val=` asks for no split, which is not the same as not naming one.
-  none = {split: splits.NONE for split in ("val", "test") if given.get(split) in ("", "none")}
+  none = {
+    split: splits.NONE for split in ("val", "test") if given.get(split) in ("", "none", "None")
+  }
   return dataclasses.replace(read, **none)
 
 

@@ -168,6 +168,8 @@ def _tell_restored(path: epath.Path, problem: str, step: int) -> None:
 def _from_dict(content: dict[str, Any] | None) -> RunInfo:
   """The opposite of `RunInfo.to_dict`. Raises ValueError if the content is another."""
   try:
+    if (data := content.get("data")) is not None:
+      data_record.check_described(data)
     return RunInfo(
       **{
         **content,
@@ -207,7 +209,8 @@ def refuse_another_run(
   workdir: epath.Path, earlier: RunInfo, plan: plan_lib.Plan, class_names: tuple[str, ...]
 ) -> None:
   """Raises UserError unless a plan continues the run that was started in a work directory."""
-  differing = continuation.differences(earlier.config, plan, recorded=bool(earlier.data))
+  has_files = bool(earlier.data and earlier.data["digest"])
+  differing = continuation.differences(earlier.config, plan, recorded=has_files)
   if earlier.class_names != class_names:
     differing.append("the class names of the data set")
   if differing:

@@ -7,12 +7,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from vit_jax.data import sources as sources_lib
 from vit_jax.data import splits
+from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source
 from vit_jax.errors import UserError
 from vit_jax.training import data_record, restore
 from vit_jax.training.data_record import Change, Record
@@ -35,9 +36,9 @@ class RunData:
     changes: how the splits differ from what the run has recorded before; empty if nothing does.
   """
 
-  dataset: sources_lib.Dataset
+  dataset: Dataset
   specs: Mapping[str, str | None]
-  sources: Mapping[str, sources_lib.Source]
+  sources: Mapping[str, Source]
   record: Record
   changes: Mapping[str, Change]
 
@@ -46,47 +47,176 @@ class RunData:
     plan = dataclasses.replace(plan, pp=dataclasses.replace(plan.pp, **self.specs))
     return plan.with_steps(self.record.epoch)
 
+  def as_dataset(self) -> Dataset:
+    """The data set with the run's splits, where these are whole splits of it."""
+    own = {s: source for s, source in self.sources.items() if self.specs[s] == s}
+    return dataclasses.replace(self.dataset, tables={**self.dataset.tables, **own})
+
 
 def open_run_data(
   plan: Plan,
   workdir: str | os.PathLike,
   earlier: restore.RunInfo | None,
+  *,
+  evaluation: bool = False,
 ) -> RunData:
-  """Opens the data set of a run that starts or continues.
+  """Opens the data set of a run that starts, continues, or is evaluated.
 
   Args:
     plan: the run's; a split that it does not name is the data set's own.
     workdir: where the run's record is, if it has one.
     earlier: what is known of the run, if it has been started before.
+    evaluation: whether only some of it is to be looked at; then parts may be missing.
 
   Raises:
-    UserError: the data set cannot be used, see `splits.choose`; or the record is lost and the files
-      are others than it described.
+    UserError: the data set cannot be used, see `splits.choose`; no training image is left; or the
+      record is lost and the files are others than it described.
   """
   described = earlier.data if earlier else None
   rule = described["rule"] if described else sources_lib.RULE if earlier is None else 1
   dataset = sources_lib.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir, rule=rule)
-  asked = {split: getattr(plan.pp, split) for split in sources_lib.SPLITS}
-  labeled = bool(dataset.class_names)
-  if earlier and not described:
-    return _from_before_the_record(dataset, earlier, asked)
+  asked = {split: getattr(plan.pp, split) for split in SPLITS}
   if earlier:  # What was not named then, and is not named now, stays as it was.
     usual = {**earlier.splits, "val": earlier.splits["val"] or splits.NONE}
+    if not described:  # Splits that were not named were none at that time.
+      usual["test"] = usual["test"] or splits.NONE
     asked = {split: usual[split] if spec is None else spec for split, spec in asked.items()}
-  chosen = splits.choose(dataset, asked, labeled=labeled)
+  if earlier and not described and _specs(asked) == earlier.splits:
+    return _from_before_the_record(dataset, earlier)
+  chosen = splits.choose(dataset, asked, evaluation=evaluation)
   found = {split: data_record.in_order(source) for split, source in chosen.sources.items()}
-  record = None
+  record, origins = None, {}
   if described:
     record = _read_record(workdir, earlier, dataset, found)
-    changed_specs = [s for s in ("val", "test") if earlier.splits[s] != chosen.specs[s]]
-    found = data_record.follow(dataset, found, record, changed_specs)
-  found = data_record.keep_out_learned(found, _records_of_origins(plan, dataset))
-  now = data_record.make(dataset.rule, found, record)
+    respecified = [s for s in ("val", "test") if earlier.splits[s] != chosen.specs[s]]
+    if record.paths:
+      found = data_record.follow(dataset, found, record, respecified)
+    elif respecified:
+      found = _without_record(dataset, found, earlier)
+  else:
+    origins = _records_of_origins(plan, dataset)
+  found = _without_origins(dataset, found, record, origins)
+  if "train" not in found and not evaluation:
+    raise UserError(f"no training image of the run is left in {dataset.name}; bring some back.")
+  if "train" not in found:
+    return RunData(dataset, chosen.specs, found, record or Record(rule, {}, 0), {})
+  now = data_record.make(dataset.rule, found, record, [*origins.values()])
   changes = data_record.changes(record, now) if record else {}
   if changes:
-    told = "; ".join(f"{split}: {change}" for split, change in changes.items())
-    log.warning("%s has other images than when the run was last started (%s)", dataset.name, told)
+    message = "; ".join(f"{split}: {change}" for split, change in changes.items())
+    log.warning(
+      "%s has other images than when the run was last started (%s)", dataset.name, message
+    )
   return RunData(dataset, chosen.specs, found, now, changes)
+
+
+def _specs(asked: Mapping[str, str | None]) -> dict[str, str | None]:
+  return {split: spec or None for split, spec in asked.items()}
+
+
+def _from_before_the_record(dataset: Dataset, earlier: restore.RunInfo) -> RunData:
+  """Reads a run as it was read then, when overlaps were not looked for."""
+  if dataset.drawn:
+    log.warning(
+      "the run has no record of its splits, since it was started by an older version; they are "
+      "drawn from %s by the old rule, which gives the same splits only if no file has changed",
+      dataset.name,
+    )
+  specs = earlier.splits
+  found = {split: dataset.source(spec) for split, spec in specs.items() if spec}
+  return RunData(dataset, specs, found, data_record.make(dataset.rule, found), {})
+
+
+def _without_record(
+  dataset: Dataset, found: Mapping[str, Source], earlier: restore.RunInfo
+) -> dict[str, Source]:
+  """As `data_record.follow`, of a data set without files of which splits were specified anew."""
+  before = splits.choose(dataset, {s: spec or splits.NONE for s, spec in earlier.splits.items()})
+  learned = before.sources["train"].keys()
+  kept = {"train": before.sources["train"]}
+  for split in {"val", "test"} & {*found}:
+    kept[split] = _leave_out(
+      found[split], np.isin(found[split].keys(), learned), split, "since the run has learned them"
+    )
+  return {split: source for split, source in kept.items() if len(source)}
+
+
+def _leave_out(source: Source, learned: np.ndarray, split: str, why: str) -> Source:
+  if not learned.any():
+    return source
+  log.warning("%d of the %d images of %s are left out, %s", learned.sum(), len(source), split, why)
+  return source.select(np.flatnonzero(~learned))
+
+
+def _read_record(
+  workdir: str | os.PathLike,
+  earlier: restore.RunInfo,
+  dataset: Dataset,
+  found: Mapping[str, Source],
+) -> Record:
+  try:
+    return data_record.read(workdir, earlier.data)
+  except data_record.Damaged as error:
+    now = None
+    if "train" in found:
+      now = dataclasses.replace(data_record.make(dataset.rule, found), epoch=earlier.data["epoch"])
+    if now is None or now.digest != earlier.data["digest"]:
+      raise UserError(
+        f"{error}, and {dataset.name} does not hold exactly the files that the run was started "
+        "with, so nobody can tell which of them it has learned from; bring that file back, or use "
+        "another workdir."
+      ) from error
+    log.warning("%s; the files of %s have not changed, so it is made again", error, dataset.name)
+    return now
+
+
+def _records_of_origins(plan: Plan, dataset: Dataset) -> dict[str, Record]:
+  """The records of the runs whose weights this one starts from, or whose answers it learns."""
+  names = [plan.checkpoint, plan.init.img, plan.init.txt, plan.distill and plan.distill.teacher]
+  found = {}
+  for name in names:
+    if not name or not os.path.isdir(name) or not restore.has_checkpoints(name):
+      continue
+    info = restore.existing_run(name)
+    try:
+      record = data_record.read(name, info.data)
+    except data_record.Damaged as error:
+      log.warning("what %s has learned from cannot be told: %s", name, error)
+      continue
+    if record is not None and record.paths:
+      found[name] = record
+    elif sources_lib.is_same_place(info.dataset, dataset.name) and not dataset.drawn:
+      # The splits are the data set's, so the specifications still tell.
+      asked = {split: spec or splits.NONE for split, spec in info.splits.items()}
+      train = splits.choose(dataset, asked).sources["train"]
+      found[name] = Record(dataset.rule, {}, len(train), {"train": train.keys()})
+  return found
+
+
+def _without_origins(
+  dataset: Dataset,
+  found: Mapping[str, Source],
+  record: Record | None,
+  origins: Mapping[str, Record],
+) -> dict[str, Source]:
+  """Takes out of val and test what other runs have learned, whose weights this one starts from."""
+  kept = dict(found)
+  for split in {"val", "test"} & {*kept}:
+    source = kept[split]
+    learned = np.zeros(len(source), bool)
+    if isinstance(source, FileSource):
+      files = data_record.file_keys(source)
+      for origin in origins.values():
+        learned |= origin.has_file("train", files) | origin.has_file("origin", files)
+      if record is not None:
+        learned |= record.has_file("origin", files)
+    else:
+      for origin in origins.values():
+        learned |= origin.knows("train", source.keys())
+    kept[split] = _leave_out(
+      source, learned, split, "since the weights or the teacher of this run have learned them"
+    )
+  return {split: source for split, source in kept.items() if len(source)}
 
 
 def of_run(
@@ -104,7 +234,7 @@ def of_run(
     tfds_data_dir=os.fspath(data_dir) if data_dir else plan.tfds_data_dir,
     pp=dataclasses.replace(plan.pp, **specs),
   )
-  return open_run_data(plan, workdir, run)
+  return open_run_data(plan, workdir, run, evaluation=True)
 
 
 def find_own(
@@ -112,18 +242,23 @@ def find_own(
   run: restore.RunInfo,
   dataset: str | None,
   data_dir: str | os.PathLike | None,
-) -> tuple[RunData | None, sources_lib.Dataset | None]:
+) -> tuple[RunData | None, Dataset | None]:
   """Opens `dataset`, as the run's own if it is that, perhaps moved or copied to another place.
 
   Returns:
     The run's data with its data set, or None and the other data set.
   """
-  if dataset is None or is_same_place(sources_lib.absolute(dataset), run.dataset):
+  if dataset is None or sources_lib.is_same_place(dataset, run.dataset):
     own = of_run(workdir, run, data_dir=data_dir)
     return own, own.dataset
   other = sources_lib.open_dataset(dataset, data_dir=data_dir or run.plan.tfds_data_dir)
-  known = _known_files(workdir, run, sources_lib.concatenate([*other.tables.values()]))
-  if known is None or known.mean() < 0.5:
+  everything = sources_lib.concatenate([*other.tables.values()])
+  record = _record_for(workdir, run, everything)
+  if record is None:
+    return None, other
+  files = data_record.file_keys(everything)
+  known = np.logical_or.reduce([record.has_file(split, files) for split in SPLITS])
+  if known.mean() < 0.5:
     return None, other
   log.info(
     "%s holds the files of %s, on which the run was trained, so its splits are the run's",
@@ -134,110 +269,85 @@ def find_own(
 
 
 def without_learned(
-  source: sources_lib.Source,
-  split: str,
-  workdir: str | os.PathLike,
-  run: restore.RunInfo,
-  own: RunData | None,
-) -> sources_lib.Source:
-  """Leaves out what a run has learned from, unless `split` asks for a part of its train."""
+  source: Source, split: str, workdir: str | os.PathLike, run: restore.RunInfo, own: RunData | None
+) -> Source:
+  """Leaves out what a run has learned from, unless `split` asks for a part of its train.
+
+  Args:
+    source: the examples of `split`, of the run's data set or of another one.
+    split: as the user named it.
+    workdir, run: of the run.
+    own: the run's data, if `source` is of its data set.
+  """
   if own:
-    learned = np.isin(source.keys(), own.sources["train"].keys())
+    learned = np.zeros(len(source), bool)
+    if "train" in own.sources:
+      learned |= np.isin(source.keys(), own.sources["train"].keys())
     if own.record.paths:
-      learned |= own.record.learned(source.keys())
+      learned |= own.record.knows("train", source.keys())
   else:
-    known = _known_files(workdir, run, source, ("train",))
-    learned = np.zeros(len(source), bool) if known is None else known
+    learned = _learned_elsewhere(source, workdir, run)
   if not learned.any():
     return source
   if own and any(sources_lib.split_of(name) == "train" for name, _ in sources_lib.parts_of(split)):
     log.warning("the run has learned from %d of these images", learned.sum())
     return source
-  log.warning("%d images are left out, since the run has learned from them", learned.sum())
   if learned.all():
     raise UserError(f"the run has learned from all images of {split}; name another split.")
-  return source.select(np.flatnonzero(~learned))
+  return _leave_out(source, learned, split, "since the run has learned them")
 
 
-def _known_files(
-  workdir: str | os.PathLike,
-  run: restore.RunInfo,
-  source: sources_lib.Source,
-  within: Sequence[str] = sources_lib.SPLITS,
-) -> np.ndarray | None:
-  """bool [examples]: which files, by path and size, the run has recorded; None without a record."""
-  if not isinstance(source, sources_lib.FileSource) or not (run.data and run.data["digest"]):
+def _record_for(workdir: str | os.PathLike, run: restore.RunInfo, source: Source) -> Record | None:
+  """The run's record, to compare the files of another folder with; None if there is none."""
+  if not isinstance(source, FileSource):
     return None
-  record = data_record.read(workdir, run.data)
-  known = [record.files[split] for split in within if split in record.files]
-  return np.isin(data_record.file_keys(source), np.concatenate(known))
-
-
-def _from_before_the_record(
-  dataset: sources_lib.Dataset, earlier: restore.RunInfo, asked: Mapping[str, str | None]
-) -> RunData:
-  """Reads a run as it was read then: unnamed splits were none, and overlaps were not looked for."""
-  if dataset.drawn:
+  if run.data is None and os.path.isdir(run.dataset):
     log.warning(
-      "the run has no record of its splits, since it was started by an older version; they are "
-      "drawn from %s by the old rule, which gives the same splits only if no file has changed",
-      dataset.name,
+      "the run has no record of its files, since it was started by an older version; whether it "
+      "has learned from these images cannot be told"
     )
-  specs = {split: asked[split] or earlier.splits[split] for split in asked}
-  found = {split: dataset.source(spec) for split, spec in specs.items() if spec}
-  return RunData(dataset, specs, found, data_record.make(dataset.rule, found), {})
-
-
-def _read_record(
-  workdir: str | os.PathLike,
-  earlier: restore.RunInfo,
-  dataset: sources_lib.Dataset,
-  found: Mapping[str, sources_lib.Source],
-) -> Record:
+    return None
   try:
-    return data_record.read(workdir, earlier.data)
+    record = data_record.read(workdir, run.data)
   except data_record.Damaged as error:
-    now = dataclasses.replace(data_record.make(dataset.rule, found), epoch=earlier.data["epoch"])
-    if now.digest != earlier.data["digest"]:
-      raise UserError(
-        f"{error}, and {dataset.name} does not hold exactly the files that the run was started "
-        "with, so nobody can tell which of them it has learned from; bring that file back, or use "
-        "another workdir."
-      ) from error
-    log.warning("%s; the files of %s have not changed, so it is made again", error, dataset.name)
-    return now
+    log.warning("whether the run has learned from these images cannot be told: %s", error)
+    return None
+  return record if record is not None and record.paths else None
 
 
-def _records_of_origins(plan: Plan, dataset: sources_lib.Dataset) -> dict[str, Record]:
-  """The records of the runs on the same data set that this one starts from or learns from."""
-  names = [plan.checkpoint, plan.init.img, plan.init.txt, plan.distill and plan.distill.teacher]
-  found = {}
-  for name in names:
-    if not name or not os.path.isfile(os.path.join(name, restore.CONFIG)):
-      continue
-    info = restore.existing_run(name)
-    if not is_same_place(info.dataset, dataset.name):
-      continue
-    record = data_record.read(name, info.data)
-    if record is not None and record.paths:
-      found[name] = record
-    elif not dataset.drawn:  # The splits are the data set's, so the specifications still tell.
-      train = dataset.source(info.splits["train"])
-      found[name] = Record(dataset.rule, {}, len(train), {"train": train.keys()})
-  return found
+def _learned_elsewhere(
+  source: Source, workdir: str | os.PathLike, run: restore.RunInfo
+) -> np.ndarray:
+  """bool [examples]: which files of another folder the run has learned from.
 
-
-def is_same_place(one: str, other: str) -> bool:
-  """Whether two names of data sets are one directory, or the same name."""
-  return one == other or (
-    os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other)
-  )
+  That are those which lie in the run's folder, or are linked from there, and those with the same
+  path below their folder and the same size.
+  """
+  learned = np.zeros(len(source), bool)
+  record = _record_for(workdir, run, source)
+  if record is None:
+    return learned
+  learned |= record.has_file("train", data_record.file_keys(source))
+  root = os.path.realpath(run.dataset)
+  real = [os.path.realpath(os.path.join(source.root, name)) for name in source.files]
+  inside = np.array([path.startswith(root + os.sep) for path in real])
+  if inside.any():
+    names = [os.path.relpath(path, root).replace(os.sep, "/") for path in real]
+    learned |= inside & record.knows("train", sources_lib.hashes(names))
+  same_name = record.knows("train", source.keys()) & ~learned
+  if same_name.any():
+    log.warning(
+      "%d images are called as images that the run has learned from, but have other sizes; if they "
+      "are copies, the result will be too good",
+      same_name.sum(),
+    )
+  return learned
 
 
 def summary(data: RunData, plan: Plan, parameters: int) -> list[str]:
   """What a run prints at its start: its images, classes, model and length, and what is small."""
   counts = {split: len(source) for split, source in data.sources.items()}
-  images = ", ".join(f"{counts.get(split, 0):,} {split}" for split in sources_lib.SPLITS)
+  images = ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS)
   classes = f"{len(data.dataset.class_names)} classes" if data.dataset.class_names else "texts"
   lines = [
     f"images: {images}; {classes}; {plan.model.name} with {parameters:,} parameters; "
@@ -252,12 +362,14 @@ def summary(data: RunData, plan: Plan, parameters: int) -> list[str]:
   for split in ("val", "test"):
     if 0 < counts.get(split, 0) < _FEW:
       lines.append(
-        f"{split} has only {counts[split]} images: one of them is "
+        f"{split} has only {counts[split]} images, so each of them is "
         f"{1 / counts[split]:.1%} of its accuracy"
       )
   if not {"val", "test"} & {*counts}:
-    lines.append(
-      f"nothing will be evaluated: {data.dataset.name} has neither val nor test; name a part of "
-      "train, as in --config.pp.train='train[:90%]' --config.pp.val='train[90%:]'"
-    )
+    train, name = data.sources["train"], data.dataset.name
+    advice = "name a part of train, as in --config.pp.val='train[90%:]'"
+    if isinstance(train, FileSource):
+      advice = f"add a folder val, or name {os.path.join(name, 'train')}, of which a tenth each is"
+      advice += " then val and test"
+    lines.append(f"nothing will be evaluated, since the run has neither val nor test; {advice}")
   return lines
