@@ -176,7 +176,8 @@ def digits_config() -> ml_collections.ConfigDict:
 
 def short_name(name: str) -> str:
   """ "ViT-B_16" -> "b16", "R50+ViT-L_32" -> "r50_l32": the ancestor's spelling in configs."""
-  short = re.sub(r"_(\d+)", r"\1", name.replace("ViT-", "").replace("+", "_")).replace("-", "_")
+  short = re.sub(r"(?<![A-Za-z])ViT-", "", name).replace("+", "_")  # "MobileViT-" stays.
+  short = re.sub(r"_(\d+)", r"\1", short).replace("-", "_")
   return short if short[0] in "gG" else short.lower()  # g and G are two sizes.
 
 

@@ -73,9 +73,9 @@ def test_epochs_and_steps_replace_each_other():
   plan = make_plan(parse("vit.py:b16,cifar10", "epochs=2")).with_steps(49_000)
   assert (plan.total_steps, plan.warmup_steps) == (191, 10)  # 500 of 10,000.
   plan = make_plan(parse("scratch.py:small,32", "dataset=x", "total_steps=50"))
-  assert (plan.total_steps, plan.warmup_steps) == (50, 2)  # 5 of 100 epochs.
+  assert (plan.total_steps, plan.warmup_steps) == (50, 3)  # 5 of 75 epochs.
   plan = make_plan(parse("scratch.py:small,32", "dataset=x", "epochs=3")).with_steps(1_000)
-  assert (plan.total_steps, plan.warmup_steps) == (47, 2)
+  assert (plan.total_steps, plan.warmup_steps) == (47, 3)
   plan = make_plan(parse("scratch.py:small,32", "dataset=x", "epochs=30")).with_steps(1_000)
   assert (plan.total_steps, plan.warmup_steps) == (469, 78)  # It fits.
   assert make_plan(parse("vit.py:b16,cifar10", "total_steps=2_000")).warmup_steps == 500
@@ -91,7 +91,8 @@ def test_epochs_and_steps_replace_each_other():
     ("small", "R+ViT-Ti_16", 32),
     ("s16", "ViT-S_16", 224),
     ("DeiT-S_16,160", "DeiT-S_16", 160),
-    ("MobileViT-XXS", "MobileViT-XXS", 256),
+    ("mobilevit_xxs", "MobileViT-XXS", 256),
+    ("r_ti16,384", "R+ViT-Ti_16", 384),
     ("Swin-T,224", "Swin-T", 224),
   ],
 )

@@ -21,6 +21,7 @@ from vit_jax.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
+_FEW_STEPS = 500  # Of training from scratch; even digits take some hundreds.
 _FEW = 100  # Images of a split, below which one of them counts for more than a percent.
 
 
@@ -358,6 +359,11 @@ def summary(data: RunData, plan: Plan, parameters: int) -> list[str]:
     lines.append(
       f"the batch of {plan.batch:,} is larger than the training set of {counts['train']:,} images, "
       "so a step holds some images more than once"
+    )
+  if plan.from_scratch and plan.total_steps < _FEW_STEPS:
+    lines.append(
+      f"{plan.total_steps:,} steps are few for training from scratch: raise config.epochs or "
+      "config.total_steps, or start from weights"
     )
   for split in ("val", "test"):
     if 0 < counts.get(split, 0) < _FEW:
