@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.data.sources import Dataset, FileSource, Source, digest, parts_of, split_of
+from vit_jax.data.sources import (
+  SPLITS,
+  Dataset,
+  FileSource,
+  Source,
+  digest,
+  parts_of,
+  split_of,
+)
 from vit_jax.errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -134,21 +142,16 @@ def choose(
     UserError: a specification cannot be read, or selects nothing or an example twice; labels are
       hidden; or val or test overlap with train in another way.
   """
-  specs, sources = {}, {}
   labeled = bool(dataset.class_names)
-  for split in ("train", "val", "test"):
-    spec = asked.get(split)
-    if spec is None:
-      spec = split if split == "train" or split in dataset.tables else NONE
-      if spec and split != "train" and labeled and (reason := _unusable(dataset.source(spec))):
-        _LOGGER.warning("%s: %s is not evaluated: %s", dataset.name, split, reason)
-        spec = NONE
-    specs[split] = spec or None
-    if not spec or (evaluation and not _is_there(dataset, spec)):
-      continue
-    sources[split] = dataset.source(spec)
-    if labeled:
-      sources[split].check_labels()
+  specs = {split: _spec(dataset, split, asked.get(split)) for split in SPLITS}
+  sources = {
+    split: dataset.source(spec)
+    for split, spec in specs.items()
+    if spec and not (evaluation and not _is_there(dataset, spec))
+  }
+  if labeled:
+    for source in sources.values():
+      source.check_labels()
   keys = {split: source.keys() for split, source in sources.items()}
   for split, found in keys.items():
     if repeated := len(found) - len(np.unique(found)):
@@ -156,22 +159,11 @@ def choose(
         f"config.pp.{split}={specs[split]!r} names {repeated:,} examples of {dataset.name} twice; "
         "name each part once."
       )
-  for split in ("val", "test"):
-    if not {split, "train"} <= {*sources}:
-      continue
-    shared = np.isin(keys["train"], keys[split])
-    if not shared.any():
-      continue
-    if not _carved_out(specs["train"], specs[split]) or shared.all():
-      raise UserError(
-        f"{shared.sum():,} images of config.pp.{split}={specs[split]!r} are also in "
-        f"config.pp.train={specs['train']!r}, so the run would be judged on what it has learned; "
-        f"name splits without common images, or --config.pp.{split}= for none."
-      )
-    told = f"{shared.sum():,} images of {split} ({specs[split]}) are taken out of train"
-    _LOGGER.info("%s: %s", dataset.name, told)
-    remaining = np.flatnonzero(~shared)
-    sources["train"], keys["train"] = sources["train"].select(remaining), keys["train"][remaining]
+  for split in [s for s in ("val", "test") if {s, "train"} <= {*sources}]:
+    remaining = _not_shared(dataset, specs, keys, split)
+    if len(remaining) < len(keys["train"]):
+      keys["train"] = keys["train"][remaining]
+      sources["train"] = sources["train"].select(remaining)
   if {"val", "test"} <= {*sources} and (shared := np.isin(keys["test"], keys["val"])).any():
     _LOGGER.warning(
       "%s: %d images of test are also in val, which chooses the best checkpoint, so the test score "
@@ -190,6 +182,42 @@ def choose(
   return Chosen(specs, sources)
 
 
+def _spec(dataset: Dataset, split: str, asked: str | None) -> str | None:
+  """The specification of a split; the data set's own, if it has labels, where none is asked for."""
+  if asked is not None:
+    return asked or None
+  if split == "train":
+    return split
+  if split not in dataset.tables:
+    return None
+  try:
+    if dataset.class_names:
+      dataset.tables[split].check_labels()
+  except UserError as error:
+    _LOGGER.warning("%s: %s is not evaluated: %s", dataset.name, split, error)
+    return None
+  return split
+
+
+def _not_shared(
+  dataset: Dataset, specs: Mapping[str, str | None], keys: Mapping[str, np.ndarray], split: str
+) -> np.ndarray:
+  """The indices of train without what `split` takes out of it; refuses any other overlap."""
+  shared = np.isin(keys["train"], keys[split])
+  if shared.any() and (shared.all() or not _carved_out(specs["train"], specs[split])):
+    raise UserError(
+      f"{shared.sum():,} images of config.pp.{split}={specs[split]!r} are also in "
+      f"config.pp.train={specs['train']!r}, so the run would be judged on what it has learned; "
+      f"name splits without common images, or --config.pp.{split}= for none."
+    )
+  if shared.any():
+    count, spec = f"{shared.sum():,}", specs[split]
+    _LOGGER.info(
+      "%s: %s images of %s (%s) are taken out of train", dataset.name, count, split, spec
+    )
+  return np.flatnonzero(~shared)
+
+
 def _is_there(dataset: Dataset, spec: str) -> bool:
   """Whether a data set still has the splits of a specification, and examples in them."""
   try:
@@ -197,14 +225,6 @@ def _is_there(dataset: Dataset, spec: str) -> bool:
   except UserError:
     return False
   return True
-
-
-def _unusable(source: Source) -> str | None:
-  try:
-    source.check_labels()
-  except UserError as error:
-    return str(error)
-  return None
 
 
 def _carved_out(train: str, other: str) -> bool:

@@ -135,7 +135,7 @@ def _without_record(
   before = splits.choose(dataset, {s: spec or splits.NONE for s, spec in earlier.splits.items()})
   learned = before.sources["train"].keys()
   kept = {"train": before.sources["train"]}
-  for split in {"val", "test"} & {*found}:
+  for split in [s for s in ("val", "test") if s in found]:
     kept[split] = _leave_out(
       found[split], np.isin(found[split].keys(), learned), split, "since the run has learned them"
     )
@@ -202,7 +202,7 @@ def _without_origins(
 ) -> dict[str, Source]:
   """Takes out of val and test what other runs have learned, whose weights this one starts from."""
   kept = dict(found)
-  for split in {"val", "test"} & {*kept}:
+  for split in [s for s in ("val", "test") if s in kept]:
     source = kept[split]
     learned = np.zeros(len(source), bool)
     if isinstance(source, FileSource):
