@@ -98,7 +98,7 @@ def test_the_runs_own_train_is_not_judged_under_another_name(run, judge, tmp_pat
   assert len(classifier.find_examples(own, dataset=str(links)).source) == len(found)
   larger = tiny_folder.write(tmp_path / "larger", splits, seed=3)  # Same names, other sizes.
   assert len(classifier.find_examples(own, "train", dataset=str(larger)).source) > 0
-  assert "are called as images that the run has learned from" in caplog.text
+  assert "have the names of images that the run has learned from" in caplog.text
 
 
 def source_names(source):

@@ -338,8 +338,8 @@ def _learned_elsewhere(
   same_name = record.knows("train", source.keys()) & ~learned
   if same_name.any():
     log.warning(
-      "%d images are called as images that the run has learned from, but have other sizes; if they "
-      "are copies, the result will be too good",
+      "%d images have the names of images that the run has learned from, but other sizes in bytes; "
+      "if they are copies of those, the result will be too good",
       same_name.sum(),
     )
   return learned
