@@ -134,8 +134,8 @@ def _replace_dataset(
     value = default.get(name) if default is not None else None
     if section[name] in (value, None) or (name == "eval_resize" and section[name] != "digit"):
       continue
-    told = section[name].to_dict() if hasattr(section[name], "to_dict") else section[name]
-    replaced.append(f"{key}={told}")
+    before = section[name].to_dict() if hasattr(section[name], "to_dict") else section[name]
+    replaced.append(f"{key}={before}")
     with section.unlocked():
       del section[name]
       section[name] = value

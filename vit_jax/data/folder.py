@@ -220,10 +220,12 @@ class _Folder:
         f"{self.root} has only one class, {names[0]!r}; classification needs at least two class "
         "folders."
       )
-    told = [f"{self.loose} images outside of class folders"] if self.loose else []
-    told += [f"{listing.told(self.left_out)} (no images that are read)"] if self.left_out else []
-    if told:
-      _LOGGER.warning("%s: left out %s", self.root, " and ".join(told))
+    left_out = [f"{self.loose} images outside of class folders"] if self.loose else []
+    left_out += (
+      [f"{listing.told(self.left_out)} (no images that are read)"] if self.left_out else []
+    )
+    if left_out:
+      _LOGGER.warning("%s: left out %s", self.root, " and ".join(left_out))
     splits.tell_absent(str(self.root), {s: [y for _, y in t] for s, t in tables.items()}, names)
     return Dataset(
       name=str(self.root),

@@ -38,16 +38,18 @@ def tell_absent(dataset: str, tables: Mapping[str, Sequence[int]], names: Sequen
     tables: the labels of each split.
     names: the classes, by label.
   """
-  told = []
+  messages = []
   for split, labels in tables.items():
     absent = sorted(set(range(len(names))) - set(labels))
     if not len(labels):
-      told.append(f"{split} is empty")
+      messages.append(f"{split} is empty")
     elif absent:
       shown = ", ".join(names[k] for k in absent[:5]) + (", ..." if len(absent) > 5 else "")
-      told.append(f"{split} has no image of {len(absent)} of the {len(names)} classes ({shown})")
-  if told:
-    _LOGGER.warning("%s: %s", dataset, "; ".join(told))
+      messages.append(
+        f"{split} has no image of {len(absent)} of the {len(names)} classes ({shown})"
+      )
+  if messages:
+    _LOGGER.warning("%s: %s", dataset, "; ".join(messages))
 
 
 def draw(paths: Sequence[str], splits: tuple[str, ...], seed: int = 0) -> dict[str, list[int]]:

@@ -159,9 +159,9 @@ def file_keys(source: FileSource) -> np.ndarray:
   with concurrent.futures.ThreadPoolExecutor(16) as threads:
     found = [size for part in threads.map(sizes, parts) for size in part]
   texts = getattr(source, "texts", None)
-  said = ["\0" + json.dumps(own) for own in texts] if texts else [""] * len(found)
+  endings = ["\0" + json.dumps(own) for own in texts] if texts else [""] * len(found)
   return hashes(
-    f"{name}\0{size}{own}" for name, size, own in zip(source.files, found, said, strict=True)
+    f"{name}\0{size}{end}" for name, size, end in zip(source.files, found, endings, strict=True)
   )
 
 
