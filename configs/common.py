@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.pretrained_dir = config_dict.placeholder(str)  # Holds NAME.npz for model NAME.
   config.model_or_filename = config_dict.placeholder(str)  # AugReg's name or file name.
   config.checkpoint = config_dict.placeholder(str)  # A file, URL or work directory.
+  config.checkpoint_image_size = config_dict.placeholder(tuple)  # Where the file does not tell it.
   config.model = ml_collections.ConfigDict()
   config.frozen = config_dict.placeholder(str)  # Pattern of parameter paths that stay, "img/".
 

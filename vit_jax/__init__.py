@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+  "class_names": "vit_jax.checkpoints.identity",
   "create_model": "vit_jax.models.registry",
   "extract_features": "vit_jax.models.features",
   "feature_strides": "vit_jax.models.features",
@@ -24,6 +25,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+  "class_names",
   "create_model",
   "extract_features",
   "feature_strides",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+  from vit_jax.checkpoints.identity import class_names
   from vit_jax.checkpoints.preprocessing import preprocessing_for
   from vit_jax.checkpoints.pretrained import from_pretrained
   from vit_jax.checkpoints.saving import save_checkpoint

@@ -11,8 +11,9 @@ from timm.layers.patch_embed import resample_patch_embed
 from timm.models._manipulate import adapt_input_conv
 from tiny_model import CLASSES, FIELDS, NAME, flatten, images, tiny
 
-from vit_jax.checkpoints import adapt, download
-from vit_jax.checkpoints.adapt import POSITIONS
+from vit_jax.checkpoints import download
+from vit_jax.checkpoints.grids import POSITIONS
+from vit_jax.checkpoints.npz import to_released, write_npz
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.errors import UserError
@@ -90,16 +91,6 @@ def test_other_position_embeddings_change_resolution_too(kind, tmp_path):
     np.testing.assert_array_equal(after[-3:], before[-3:])
     expected = scipy.ndimage.zoom(before[:-3].reshape(7, 7, -1), (3 / 7, 11 / 7, 1), order=1)
     np.testing.assert_allclose(after[:-3], expected.reshape(33, -1), rtol=1e-5, atol=2e-6)
-
-
-def test_the_grid_of_a_relative_table_is_told_from_its_offsets():
-  path = "Transformer/encoderblock_0/relative_position_bias/table"
-  for grid in (1, 2, 5):
-    for extra in (0, 3):
-      table = np.zeros(((2 * grid - 1) ** 2 + extra, 2), np.float32)
-      assert adapt.grid_of({path: table}) == ((grid, grid), 0)
-  assert adapt.grid_of({path: np.zeros((3 * 5 + 3, 2))}) == (None, 0)
-  assert adapt.grid_of({path: np.zeros((3 * 5 + 3, 2))}, known=(2, 3)) == ((2, 3), 0)
 
 
 @pytest.mark.parametrize("size", [0, -16, 64.0, "64", (64,), (64, 64, 3), (64, 0)])
@@ -359,7 +350,7 @@ def test_pre_logits_only_when_asked(tmp_path, caplog):
   model, variables = tiny(representation_size=24)
   save_checkpoint(tmp_path / "x.npz", model, variables)
 
-  _, kept = from_pretrained(NAME, tmp_path / "x.npz", representation_size=24, **FIELDS)
+  _, kept = from_pretrained(NAME, tmp_path / "x.npz", **FIELDS)  # Our files tell the layer.
   np.testing.assert_array_equal(
     kept["params"]["pre_logits"]["kernel"], flatten(variables)["pre_logits/kernel"]
   )
@@ -370,8 +361,9 @@ def test_pre_logits_only_when_asked(tmp_path, caplog):
   assert told(caplog, "pre_logits") == [
     "Dropped the checkpoint's pre_logits layer (representation_size=24 keeps it)."
   ]
+  write_npz(tmp_path / "bare.npz", to_released(flatten(variables)))
   with pytest.raises(UserError, match="pass representation_size=24 to keep both"):
-    from_pretrained(NAME, tmp_path / "x.npz", **FIELDS)
+    from_pretrained(NAME, tmp_path / "bare.npz", **FIELDS)
 
 
 def test_a_name_alone_gives_the_published_logits(tmp_path, monkeypatch):

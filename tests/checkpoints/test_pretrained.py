@@ -64,7 +64,7 @@ def test_metadata_travels_with_the_file(suffix, tmp_path):
   assert metadata["class_names"] == names
   assert metadata["activation"] == "gelu_tanh"
   assert metadata["config"]["hidden_size"] == 32
-  assert metadata["model"] is None  # No registry entry has these sizes.
+  assert metadata["model"] == NAME  # The nearest: no model of the registry has these sizes.
 
 
 def test_parameters_are_float32_jax_arrays(tmp_path):

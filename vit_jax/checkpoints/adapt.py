@@ -6,13 +6,12 @@ All functions take and return flat parameters, and log what they did in one line
 """
 
 import logging
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.grids import COLUMNS, POSITIONS, RELATIVE, ROWS, TOKEN_MIXING
 from vit_jax.checkpoints.resample import Grid, resize_filters, resize_grid
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError, nearest
@@ -21,11 +20,6 @@ logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-POSITIONS = "Transformer/posembed_input/pos_embedding"
-ROWS = "Transformer/posembed_input/row_embedding"
-COLUMNS = "Transformer/posembed_input/column_embedding"
-RELATIVE = re.compile(r"/relative_position_bias/table$")
-CLASS_ROWS = 3  # Rows at the end of a relative table for pairs with the class token.
 # Of each list a model has one; in this order, as a hybrid embeds patches of its stem's output.
 PATCHES = ("embedding/kernel", "stem/kernel")  # [height, width, channels, dim]
 FIRST_CONVOLUTIONS = (
@@ -35,12 +29,8 @@ FIRST_CONVOLUTIONS = (
   "stem/conv/kernel",
   *PATCHES,
 )  # Sees the image.
-# Learned tokens before the patches, and linear layers to the logits: the second are DeiT's.
-TOKENS = ("cls", "dist")
-HEADS = ("head", "head_dist")
+HEADS = ("head", "head_dist")  # Linear layers to the logits; the second is DeiT's.
 _HEAD_PATHS = tuple(f"{head}/" for head in HEADS)
-# Mixes tokens by a matrix [tokens, width], which ties a Mixer to one grid.
-TOKEN_MIXING = "MixerBlock_0/token_mixing/Dense_0/kernel"
 
 
 def first_of(paths: Iterable[str], flat: Mapping[str, Any]) -> str | None:
@@ -48,47 +38,15 @@ def first_of(paths: Iterable[str], flat: Mapping[str, Any]) -> str | None:
   return next((path for path in paths if path in flat), None)
 
 
-def square(tokens: int) -> Grid | None:
-  """The square grid with this many tokens, if there is one."""
-  side = math.isqrt(tokens)
-  return (side, side) if tokens and side * side == tokens else None
-
-
-def grid_of(flat: Mapping[str, np.ndarray], known: Grid | None = None) -> tuple[Grid | None, int]:
-  """The grid that a checkpoint's learned positions or token mixing cover, and class-token slots.
-
-  Args:
-    flat: parameters.
-    known: the grid, where the file's metadata tells it; otherwise a square one is looked for.
-
-  Returns:
-    The grid, or None if it cannot be told, and how many vectors stand before it.
-  """
-  if ROWS in flat and COLUMNS in flat:
-    return (flat[ROWS].shape[0], flat[COLUMNS].shape[0]), 0
-  if POSITIONS in flat and flat[POSITIONS].ndim == 3:
-    tokens = flat[POSITIONS].shape[1]
-    learned = sum(name in flat for name in TOKENS)
-    # Positions may be added before the class token is there, so that it has none.
-    prefixes = (0, max(learned, 1))
-    for prefix in prefixes:
-      if known and known[0] * known[1] + prefix == tokens:
-        return known, prefix
-    for prefix in prefixes:
-      if square(tokens - prefix):
-        return square(tokens - prefix), prefix
-    return None, learned
-  if TOKEN_MIXING in flat and flat[TOKEN_MIXING].ndim == 2:
-    tokens = flat[TOKEN_MIXING].shape[0]
-    return known if known and known[0] * known[1] == tokens else square(tokens), 0
-  table = next((flat[path] for path in flat if RELATIVE.search(path)), None)
-  if known or table is None:
-    return known, 0
-  for extra in (0, CLASS_ROWS):
-    offsets = square(table.shape[0] - extra)
-    if offsets and offsets[0] % 2:
-      return (offsets[0] // 2 + 1, offsets[1] // 2 + 1), 0
-  return None, 0
+def pair(argument: str, size: Any) -> tuple[int, int]:
+  """(height, width) of an image size, one side or both. Raises a UserError for anything else."""
+  sides = (size, size) if isinstance(size, (int, np.integer)) else size
+  is_side = lambda side: isinstance(side, (int, np.integer)) and side > 0
+  if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(map(is_side, sides)):
+    raise UserError(
+      f"{argument}={size!r} is no size in pixels; pass one side, such as 224, or (height, width)."
+    )
+  return int(sides[0]), int(sides[1])
 
 
 def adapt_positions(
@@ -96,7 +54,8 @@ def adapt_positions(
   expected: Shapes,
   new: Grid,
   *,
-  known: Grid | None = None,
+  old: Grid | None,
+  slots: int = 0,
   method: str = "bilinear_aligned",
 ) -> Flat:
   """Resamples learned positions to another grid, and adds or drops the slots of learned tokens.
@@ -108,18 +67,19 @@ def adapt_positions(
     flat: the checkpoint's parameters.
     expected: the model's shapes.
     new: the model's grid of patches, (height, width).
-    known: the checkpoint's grid where it is known; otherwise it is taken as square.
+    old: the checkpoint's, and `slots`, how many vectors of its position embedding stand before it,
+      as `grids.grid_of` tells; None where that is not known.
     method: one of RESIZE_METHODS.
 
   Raises:
-    UserError: the checkpoint's grid cannot be told from its number of tokens, or is another and
-      the model is a Mixer, whose token mixing has no other size to be resampled to.
+    UserError: the checkpoint's grid is not known, or is another and the model is a Mixer, whose
+      token mixing has no other size to be resampled to.
   """
   flat = dict(flat)
-  old, _ = grid_of(flat, known)
   _refuse_other_mixing(flat, new, old)
   if POSITIONS in flat and POSITIONS in expected and flat[POSITIONS].ndim == 3:
-    flat[POSITIONS] = _adapt_tokens(flat, expected[POSITIONS][1], new, known, method)
+    tokens = expected[POSITIONS][1]
+    flat[POSITIONS] = _adapt_tokens(flat[POSITIONS], tokens, new, old, slots, method)
   for axis, path in ((0, ROWS), (1, COLUMNS)):
     if path in flat and path in expected and flat[path].ndim == 2:
       line = flat[path][:, None] if axis == 0 else flat[path][None]
@@ -138,8 +98,6 @@ def _refuse_other_mixing(flat: Flat, new: Grid, old: Grid | None) -> None:
   if TOKEN_MIXING not in flat or old == new:
     return
   tokens = flat[TOKEN_MIXING].shape[0]
-  if old is None and tokens == new[0] * new[1]:
-    return
   theirs, advice = f"{tokens}, in no square", "pass the image_size that it was trained at"
   if old:
     theirs, advice = "{}x{}".format(*old), "leave image_size out, and resize the images instead"
@@ -154,48 +112,41 @@ def _log_resize(what: str, old: Grid, new: Grid, method: str) -> None:
 
 
 def _adapt_tokens(
-  flat: Flat, tokens: int, new: Grid, known: Grid | None, method: str
+  embedding: np.ndarray, tokens: int, new: Grid, old: Grid | None, old_slots: int, method: str
 ) -> np.ndarray:
-  embedding = flat[POSITIONS]
-  new_prefix = tokens - new[0] * new[1]
-  old, old_prefix = grid_of(flat, known)
+  new_slots = tokens - new[0] * new[1]
   if old is None:
-    if embedding.shape[1] == tokens:
-      return embedding
     raise UserError(
       f"the checkpoint's position embedding has {embedding.shape[1]} tokens, which is not a square "
-      "grid; pass the image_size that it was trained at, or save it with "
-      'metadata={"image_size": [height, width]} so that it can be resized.'
+      "grid; pass the image_size that it was trained at, or that as checkpoint_image_size="
+      "(height, width) beside another one."
     )
-  slot, grid = embedding[:, :old_prefix], embedding[0, old_prefix:]
+  slot, grid = embedding[:, :old_slots], embedding[0, old_slots:]
   if old != new:
     _log_resize("position embedding", old, new, method)
   grid = resize_grid(grid.reshape(*old, -1), new, method).reshape(1, new[0] * new[1], -1)
-  if new_prefix > old_prefix:
-    which = "class token" if new_prefix == 1 else "learned tokens"
+  if new_slots > old_slots:
+    which = "class token" if new_slots == 1 else "learned tokens"
     logger.info("Added a zero position embedding for the %s; the checkpoint has none.", which)
-    none = np.zeros((1, new_prefix - old_prefix, grid.shape[-1]), np.float32)
+    none = np.zeros((1, new_slots - old_slots, grid.shape[-1]), np.float32)
     slot = np.concatenate([slot, none], axis=1)
-  elif new_prefix < old_prefix:
+  elif new_slots < old_slots:
     logger.info("Dropped the class token's position embedding; the model has no class token.")
-    slot = slot[:, :new_prefix]
+    slot = slot[:, :new_slots]
   return np.concatenate([slot, grid], axis=1) if slot.shape[1] else grid
 
 
 def _adapt_relative(table: np.ndarray, new: Grid, old: Grid | None, method: str) -> np.ndarray:
   """Resamples a table of 2-D offsets [(2h - 1)(2w - 1) (+ 3), heads] to another grid."""
+  if old is None:
+    return table  # The comparison of shapes tells of it.
   sides = lambda grid: (2 * grid[0] - 1, 2 * grid[1] - 1)
-  for extra in (0, CLASS_ROWS):
-    offsets = table.shape[0] - extra
-    shape = sides(old) if old else square(offsets)
-    if not shape or shape[0] * shape[1] != offsets:
-      continue
-    if shape == sides(new):
-      return table
-    _log_resize("relative position bias", shape, sides(new), method)
-    grid = resize_grid(table[:offsets].reshape(*shape, -1), sides(new), method)
-    return np.concatenate([grid.reshape(-1, table.shape[-1]), table[offsets:]])
-  return table  # The comparison of shapes tells of it.
+  offsets = sides(old)[0] * sides(old)[1]
+  if offsets > table.shape[0] or old == new:
+    return table
+  _log_resize("relative position bias", sides(old), sides(new), method)
+  grid = resize_grid(table[:offsets].reshape(*sides(old), -1), sides(new), method)
+  return np.concatenate([grid.reshape(-1, table.shape[-1]), table[offsets:]])
 
 
 def patch_of(flat: Mapping[str, np.ndarray]) -> Grid | None:

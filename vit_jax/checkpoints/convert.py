@@ -17,6 +17,7 @@ from vit_jax.checkpoints import (
   adapt,
   counterpart,
   download,
+  identity,
   preprocessing,
   pretrained,
   reading,
@@ -35,10 +36,11 @@ TOLERANCE = 1e-5
 def convert(
   source: str | os.PathLike,
   destination: str | os.PathLike,
-  name: str,
+  name: str | None = None,
   *,
   scheme: str | None = None,
   format: str | None = None,
+  checkpoint_image_size: int | tuple[int, int] | None = None,
   **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Writes the weights of `source` to `destination`; head, pre_logits and class names included.
@@ -46,9 +48,10 @@ def convert(
   Args:
     source: anything that `from_pretrained` takes as its checkpoint.
     destination: a path that `save_checkpoint` takes.
-    name: of the model in the registry.
+    name: of the model in the registry; None where the source tells it.
     scheme: whose names the source must have, a key of reading.SCHEMES; None accepts any.
     format: "npz", "timm" or "hf"; None takes it from the destination.
+    checkpoint_image_size: as `from_pretrained` takes it.
     **overrides: fields of the model, such as activation="gelu".
 
   Returns:
@@ -58,29 +61,39 @@ def convert(
     UserError: as `from_pretrained` and `save_checkpoint`, or the names are of another scheme.
   """
   saving.format_of(pathlib.Path(destination), format)  # Before the work, not after it.
-  if registry.get_entry(name).text:
+  entry = registry.get_entry(identity.resolve(name, source)[0])
+  options = dict(overrides, checkpoint_image_size=checkpoint_image_size)
+  if entry.text:
     if scheme not in (None, "official"):
       raise UserError(f"a file of two towers has the official names only, not --from={scheme}.")
-    metadata = reading.read_metadata(download.fetch(source))
-    model, variables = pretrained.from_pretrained(name, source, **overrides)
+    opened = pretrained.open_checkpoint(name, source, **options)
   else:
-    model, variables, metadata = _read(source, name, scheme, overrides)
-  about = ("class_names", "image_size", "text")
-  kept = {key: metadata[key] for key in about if key in metadata}
+    opened = _open(source, name, entry, scheme, options)
+  model, variables, metadata = opened.model, opened.variables, opened.metadata
+  kept = {key: metadata[key] for key in ("class_names", "text") if key in metadata}
+  if not getattr(model, "num_classes", 0) and kept.pop("class_names", None):
+    logger.info("Left out the class names, as %s has no head.", destination)
   try:
     kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
   except UserError as error:
     logger.info("The registry's preprocessing is written: %s", error)
-  saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
+  size = opened.known_size
+  saving.save_checkpoint(
+    destination, model, variables, format=format, metadata=kept, image_size=size
+  )
   return model, variables
 
 
-def _read(
-  source: str | os.PathLike, name: str, scheme: str | None, overrides: dict[str, Any]
-) -> tuple[nn.Module, dict[str, Any], Mapping[str, Any]]:
-  """An image model with all that its file has, and the file's metadata."""
-  heads = getattr(registry.create_model(name, **overrides), "num_heads", 1)
-  read = reading.read_source(download.fetch(source), heads=heads)
+def _open(
+  source: str | os.PathLike,
+  name: str | None,
+  entry: registry.Entry,
+  scheme: str | None,
+  options: dict[str, Any],
+) -> pretrained.Opened:
+  """An image model with all that its file has."""
+  size = options.pop("checkpoint_image_size")
+  read = reading.read_source(download.fetch(source), entry, options)
   if scheme and not f"{read.scheme}_".startswith(f"{scheme}_"):  # "timm" is "timm_swin" too.
     has = reading.SCHEMES[read.scheme].name if read.scheme in reading.SCHEMES else "none known here"
     raise UserError(
@@ -88,8 +101,8 @@ def _read(
       "leave --from out to let the names tell."
     )
   if "pre_logits/kernel" in read.flat:
-    overrides = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **overrides}
-  return *pretrained.from_pretrained(name, read, **overrides), read.metadata
+    options = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **options}
+  return pretrained.open_checkpoint(name, read, checkpoint_image_size=size, **options)
 
 
 def verify(
@@ -124,8 +137,9 @@ def verify(
       "alone (tests/parity/test_lit.py puts both together)."
     )
   channels = adapt.input_channels(tree.from_tree(variables["params"]))
-  default = registry.InputSpec().image_size
-  size = reading.read_metadata(destination).get("image_size", [default, default])
+  metadata = reading.read_metadata(destination)
+  size = metadata.get("image_size") or metadata.get("input", {}).get("crop", 224)
+  size = adapt.pair(f"{destination}: image_size", size)
   shape = (batch, *size, channels)
   images = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 

@@ -114,14 +114,14 @@ HF_BERT_BESIDE = ("pooler.", "cls.", "embeddings.position_ids")
 HF_BERT_NUMERICS = {"activation": "gelu", "layer_norm_eps": 1e-12}
 
 
-def from_pretrained(
+def open_checkpoint(
   entry: registry.Entry,
   path: str | os.PathLike,
   *,
   overrides: Mapping[str, Any],
   **image_options: Any,
-) -> tuple[nn.Module, dict[str, Any]]:
-  """Two towers with the weights of one file; what `pretrained.from_pretrained` does for them.
+) -> pretrained.Opened:
+  """Two towers with the weights of one file; what `pretrained.open_checkpoint` does for them.
 
   Args:
     entry: of the registry.
@@ -132,7 +132,8 @@ def from_pretrained(
   Raises:
     UserError: the file has no two towers, or a tower does not fit.
   """
-  arrays, metadata = reading.read_arrays(download.fetch(path))
+  path = download.fetch(path)
+  arrays, metadata = reading.read_arrays(path)
   arrays = npz.strip_prefixes(arrays, ("opt/target/", "params/"))
   parts = {tower: _under(f"{tower}/", arrays) for tower in ("img", "txt")}
   towers = ("img/", "txt/", tree.STATISTICS)
@@ -144,7 +145,7 @@ def from_pretrained(
     )
   statistics = _under(f"{tree.STATISTICS}img/", arrays)
   parts["img"] |= {tree.STATISTICS + path: x for path, x in statistics.items()}
-  stored = {**metadata.get("config", {}), **metadata.get("fields", {})}
+  stored = reading.told_fields(metadata, entry, str(path))
   fields = {
     tower: registry.tower_config(
       registry.tower_config(entry.config[tower], stored.get(tower, {})), _given(tower, overrides)
@@ -157,9 +158,7 @@ def from_pretrained(
     logger.info("Initialised b, which the file lacks, at %s.", others["bias_init"])
     beside["b"] = np.full(1, others["bias_init"], np.float32)
 
-  img, variables = _image_tower(
-    fields["img"], parts["img"], f"img/ of {path}", metadata, image_options
-  )
+  img = _image_tower(fields["img"], parts["img"], f"img/ of {path}", metadata, image_options)
   txt = registry.create_text_tower(**fields["txt"])
   flat, unknown = _text_names(parts["txt"], txt)
   _require(txt, flat, f"{path}: the text tower", unknown)
@@ -167,13 +166,16 @@ def from_pretrained(
   expected = {"t": (1,), **({"b": (1,)} if others["bias_init"] is not None else {})}
   if problems := tree.differences(top, expected):
     raise UserError(f"{path} does not fit {entry.name}: {problems}.")
-  model = registry.create_model(entry.name, img=img, txt=txt, **others)
+  model = registry.create_model(entry.name, img=img.model, txt=txt, **others)
   params = {
-    "img": variables["params"],
+    "img": img.variables["params"],
     "txt": tree.to_tree(dict(flat), scanned=tree.is_scanned(txt)),
     **{name: jnp.asarray(x) for name, x in top.items()},
   }
-  return model, {"params": params, **_statistics(variables)}
+  variables = {"params": params, **_statistics(img.variables)}
+  return pretrained.Opened(
+    entry.name, model, variables, path, img.image_size, img.known_size, metadata
+  )
 
 
 def _statistics(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,19 +321,20 @@ def _image_tower(
   origin: str,
   metadata: Mapping[str, Any],
   options: Mapping[str, Any],
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> pretrained.Opened:
   given = {k: v for k, v in fields.items() if k not in ("name", "num_classes")}
   heads = getattr(registry.create_model(fields["name"], **given), "num_heads", 1)
   about = reading.image_metadata(metadata)
   source = reading.as_source(arrays, about, origin, heads=heads)
-  img, variables = pretrained.from_pretrained(fields["name"], source, **options, **given)
-  if img.num_classes != fields["num_classes"]:
-    has = f"embeds in {img.num_classes} dimensions" if img.num_classes else "has no head"
+  opened = pretrained.open_checkpoint(fields["name"], source, **options, **given)
+  classes = opened.model.num_classes
+  if classes != fields["num_classes"]:
+    has = f"embeds in {classes} dimensions" if classes else "has no head"
     raise UserError(
       f"{origin}: the image tower {has}, but img.num_classes={fields['num_classes']}; "
-      f"pass img={{'num_classes': {img.num_classes}}}."
+      f"pass img={{'num_classes': {classes}}}."
     )
-  return img, variables
+  return opened
 
 
 def _is_hf(names: Iterable[str]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints import adapt, download, reading, torch_files
+from vit_jax.checkpoints import download, grids, identity, reading, torch_files
 from vit_jax.checkpoints.augreg import FILENAME
 from vit_jax.checkpoints.huggingface import CONFIG, PREPROCESSOR, read_json
 from vit_jax.data.transforms import Preprocess, Preprocessing
@@ -131,9 +131,8 @@ def preprocessing_for(
   return preprocess
 
 
-def of_registry(name: str | None, image_size: Sequence[int] | None = None) -> Preprocessing:
-  """The registry's settings for a model; the ancestor's where it has no name there."""
-  spec = registry.get_entry(name).input if name else registry.InputSpec()
+def of_spec(spec: registry.InputSpec, image_size: Sequence[int] | None = None) -> Preprocessing:
+  """The settings that a row of the registry stands for, at another size if one is given."""
   return _from_spec(spec, image_size and tuple(image_size))
 
 
@@ -182,7 +181,7 @@ def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str]:
       return _read(_from_processor, content, processor, size), str(processor)
     if "pretrained_cfg" in config or "architecture" in config:
       return _read(_from_timm, config, folder / CONFIG, size), str(folder / CONFIG)
-  elif entry := _entry_of(path):
+  elif entry := identity.released(path):
     return _from_official(entry, path, size), "the registry"
   raise UserError(
     f"{path} does not tell how its images are prepared; put the {PREPROCESSOR} of Hugging Face or "
@@ -232,6 +231,21 @@ def to_metadata(settings: Preprocessing) -> dict[str, Any]:
   return {field: getattr(settings, field) for field in _TRAVELS}
 
 
+def checked_metadata(values: Mapping[str, Any], channels: int | None) -> dict[str, Any]:
+  """Such values with all of them there, for images of so many channels.
+
+  Raises:
+    UserError: a value is none of those that `Preprocessing` has, or is for other channels.
+  """
+  settings = _read(_from_metadata, {"input": values}, Path("metadata['input']"), None)
+  if channels not in (None, settings.channels):
+    raise UserError(
+      f"metadata['input'] is for images of {settings.channels} channels, the model for {channels}; "
+      "pass it as it is for the model."
+    )
+  return to_metadata(settings)
+
+
 def _from_metadata(metadata: Mapping[str, Any], size: Size | None) -> Preprocessing:
   """What we wrote beside the weights."""
   values = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["input"].items()}
@@ -258,21 +272,11 @@ def _resized_to(settings: Preprocessing, size: Size | None) -> Preprocessing:
   return dataclasses.replace(settings, crop=size, resize=settings.resize and resized)
 
 
-def _entry_of(path: Path) -> registry.Entry | None:
-  """The model that a released file's name tells."""
-  if path.stem in registry.MODELS or FILENAME.fullmatch(path.stem):
-    return registry.get_entry(path.stem)
-  for entry in registry.MODELS.values():
-    if any(weights.url.endswith(f"/{path.name}") for weights in entry.weights):
-      return entry
-  return None
-
-
 def _from_official(entry: registry.Entry, path: Path, size: Size | None) -> Preprocessing:
   """A released file: its positions tell the size."""
   if size is None:
-    model = registry.create_model(entry.name)
-    grid, _ = adapt.grid_of(reading.read_source(path, heads=getattr(model, "num_heads", 1)).flat)
+    model, source = registry.create_model(entry.name), reading.read_source(path, entry, {})
+    grid, _ = grids.grid_of(source.flat, source.slots)
     if grid is not None:
       size = tuple(n * side for n, side in zip(grid, model.pixels_per_token(), strict=True))
   return _from_spec(entry.input, size)

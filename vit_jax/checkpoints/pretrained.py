@@ -6,17 +6,31 @@ Nothing is guessed silently: where numerics come from and what was resized, drop
 initialised is logged in one line each.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
+from flax.errors import FlaxError
 
-from vit_jax.checkpoints import adapt, bit, download, metaformer, mobilevit, swin, torch, tree
-from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
+from vit_jax.checkpoints import (
+  adapt,
+  bit,
+  download,
+  grids,
+  identity,
+  metaformer,
+  mobilevit,
+  reading,
+  swin,
+  torch,
+  tree,
+)
+from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
 from vit_jax.models import registry
@@ -26,10 +40,35 @@ logger = logging.getLogger(__name__)
 
 AUGREG_ADDRESS = "gs://vit_models/augreg/{}.npz"
 HEADS = (None, "keep", "fresh")
+# Fields that say how a model is computed, and not what: a path alone stands for the model as it was
+# written, a name for that model computed as usual.
+HOW_COMPUTED = ("dtype", "remat", "scan_layers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A model with its weights, and what is known of both.
+
+  Attributes:
+    name: of the model in the registry.
+    model, variables: as `from_pretrained` returns them.
+    path: the local file or directory that was read; None where arrays were given.
+    image_size: (height, width) in pixels that it was loaded at.
+    known_size: the same where it is certain that the parameters are for it; else None.
+    metadata: what the file tells; see reading.Source.
+  """
+
+  name: str
+  model: nn.Module
+  variables: dict[str, Any]
+  path: Path | None
+  image_size: tuple[int, int]
+  known_size: tuple[int, int] | None
+  metadata: Mapping[str, Any]
 
 
 def from_pretrained(
-  name: str,
+  name: str | os.PathLike,
   checkpoint: str | os.PathLike | Source | None = None,
   num_classes: int | None = None,
   image_size: int | tuple[int, int] | None = None,
@@ -38,6 +77,7 @@ def from_pretrained(
   classes: Iterable[int | str] | None = None,
   class_names: Sequence[str] | None = None,
   channels: int | None = None,
+  checkpoint_image_size: int | tuple[int, int] | None = None,
   position_resize: str = "bilinear_aligned",
   patch_resize: str | None = None,
   **overrides: Any,
@@ -45,7 +85,9 @@ def from_pretrained(
   """Builds a model and loads weights into it.
 
   Args:
-    name: a model of the registry, or AugReg's short name or full file name.
+    name: a model of the registry, or AugReg's short name or full file name; or, alone, the path or
+      address of a file that tells its model: one that we wrote, the work directory of a run, or a
+      released file under its own name.
     checkpoint: an .npz in any official layout; a .safetensors or PyTorch file with the names of
       timm (DeiT's and MAE's too), Hugging Face or torchvision; a Hugging Face folder; a work
       directory of ours; an https:// or gs:// address; or what `reading.read_source` returned. None
@@ -62,6 +104,8 @@ def from_pretrained(
       its head is kept for the same names only, with its rows in this order; where it does not,
       their number decides.
     channels: of the model's images; None keeps the checkpoint's. See adapt.adapt_channels.
+    checkpoint_image_size: pixels of the images that the checkpoint was trained on, one side or
+      (height, width), where neither the file nor a square tells which grid its positions are for.
     position_resize: how position embeddings are resampled, one of resample.RESIZE_METHODS.
     patch_resize: allows a checkpoint of another patch size, and says how its filters are resampled
       (resample.resize_filters). A method and no flag, because there is no usual one: FlexiViT's
@@ -79,6 +123,39 @@ def from_pretrained(
     UserError: the file cannot be read, is of another family, or does not fit; all leaves that are
       missing, extra or of another shape are listed together.
   """
+  opened = open_checkpoint(
+    name,
+    checkpoint,
+    num_classes,
+    image_size,
+    head=head,
+    classes=classes,
+    class_names=class_names,
+    channels=channels,
+    checkpoint_image_size=checkpoint_image_size,
+    position_resize=position_resize,
+    patch_resize=patch_resize,
+    **overrides,
+  )
+  return opened.model, opened.variables
+
+
+def open_checkpoint(
+  name: str | os.PathLike | None,
+  checkpoint: str | os.PathLike | Source | None = None,
+  num_classes: int | None = None,
+  image_size: int | tuple[int, int] | None = None,
+  *,
+  head: str | None = None,
+  classes: Iterable[int | str] | None = None,
+  class_names: Sequence[str] | None = None,
+  channels: int | None = None,
+  checkpoint_image_size: int | tuple[int, int] | None = None,
+  position_resize: str = "bilinear_aligned",
+  patch_resize: str | None = None,
+  **overrides: Any,
+) -> Opened:
+  """As `from_pretrained`, with all that is known of the model; `name` may be None too."""
   if head not in HEADS:
     raise UserError(f"head={head!r} is not known; pass 'keep', 'fresh' or None.")
   choose("position_resize", position_resize, RESIZE_METHODS)
@@ -96,7 +173,12 @@ def from_pretrained(
   if class_names is not None and (num_classes, head, classes) != (None, None, None):
     raise UserError("class_names decides on the head; leave num_classes, head and classes out.")
   if image_size is not None:
-    image_size = _pair(image_size)
+    image_size = adapt.pair("image_size", image_size)
+  if checkpoint_image_size is not None:
+    checkpoint_image_size = adapt.pair("checkpoint_image_size", checkpoint_image_size)
+  by_name = name
+  name, checkpoint = identity.resolve(name, checkpoint)
+  alone = name != by_name
   entry = registry.get_entry(name)
   if entry.family == "lit":
     from vit_jax.checkpoints import lit  # Late: it loads the image tower by this function.
@@ -106,52 +188,62 @@ def from_pretrained(
         f"{name} has no classes, so num_classes, head and classes don't go with it; "
         "`vit-jax zeroshot` takes their names instead."
       )
-    return lit.from_pretrained(
+    return lit.open_checkpoint(
       entry,
       checkpoint if checkpoint is not None else _recommended(entry.name, entry),
       overrides=overrides,
       image_size=image_size,
       channels=channels,
+      checkpoint_image_size=checkpoint_image_size,
       position_resize=position_resize,
       patch_resize=patch_resize,
     )
-  bare = registry.create_model(name, **overrides)
-  source = checkpoint
+  source, path = checkpoint, None
   if not isinstance(checkpoint, Source):
-    path = download.fetch(checkpoint if checkpoint is not None else _recommended(name, entry))
-    source = read_source(path, heads=getattr(bare, "num_heads", 1))
+    address = checkpoint if checkpoint is not None else _recommended(name, entry)
+    path = download.fetch(address)
+    source = reading.read_source(path, entry, overrides)
   _check_family(source, entry)
-  overrides = {**_run_fields(source, entry), **overrides}
   if class_names is not None:
     theirs = source.metadata.get("class_names", ())
     decided = adapt.head_for(class_names, theirs, adapt.head_classes(source.flat))
     num_classes, head, classes = decided
+  _check_class_names(source)
   chosen = adapt.adapt_classes(source.flat, classes, source.metadata.get("class_names", ()))
   source = dataclasses.replace(source, flat=adapt.adapt_channels(chosen, channels))
 
   old_classes = adapt.head_classes(source.flat)
   keep = _keeps_head(source, old_classes, num_classes, head)
+  left_out = [
+    *overrides,
+    *(() if alone else HOW_COMPUTED),
+    *(() if keep else ["representation_size"]),
+  ]
+  overrides = {**_fields(source, entry, left_out), **overrides}
   if num_classes is None:
     # A fresh head has the checkpoint's classes, else the registry's; a missing one stays missing.
-    num_classes = old_classes or (bare.num_classes if head == "fresh" else 0)
+    usual = registry.create_model(entry.name, **overrides).num_classes
+    num_classes = old_classes or (usual if head == "fresh" else 0)
     if not num_classes:
       logger.info("%s has no head; the model returns its representation.", source.origin)
   if checkpoint is None and keep and "pre_logits/kernel" in source.flat:
     # A name alone asks for the published logits, and these pass through that layer.
     overrides = {"representation_size": source.flat["pre_logits/kernel"].shape[-1], **overrides}
   numerics = _numerics(source, entry, overrides)
-  model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
-
-  # The checkpoint's resolution is its grid times its own patches.
-  patch = adapt.patch_of(source.flat) if patch_resize else None
-  size, known = _sizes(source, model.clone(patch_size=patch) if patch else model, entry, image_size)
-  channels = adapt.input_channels(source.flat) or entry.input.channels
-  expected = tree.expected_shapes(model, size, channels)
+  with _blamed_on(source):
+    model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
+    # The checkpoint's resolution is its grid times its own patches.
+    patch = adapt.patch_of(source.flat) if patch_resize else None
+    theirs = model.clone(patch_size=patch) if patch else model
+    trained = checkpoint_image_size or _told_size(source, theirs, entry, image_size)
+    size, old, slots = _sizes(source, theirs, entry, image_size, trained)
+    channels = adapt.input_channels(source.flat) or entry.input.channels
+    expected = tree.expected_shapes(model, size, channels)
   flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
   if patch_resize:
     flat = adapt.adapt_patches(flat, expected, patch_resize)
-  new = _grid(model, size)
-  flat = adapt.adapt_positions(flat, expected, new, known=known, method=position_resize)
+  new = grids.of_size(model, size)
+  flat = adapt.adapt_positions(flat, expected, new, old=old, slots=slots, method=position_resize)
   flat = swin.adapt_tables(flat, expected)
   flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
   flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
@@ -159,9 +251,29 @@ def from_pretrained(
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))
   _check_heads(source, model)
-  flat = dict(flat)
+  known = bool(trained or image_size or grids.ROWS in flat or (source.is_square and old))
+  flat, metadata = dict(flat), source.metadata
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
-  return model, tree.to_variables(flat, scanned=tree.is_scanned(model))
+  variables = tree.to_variables(flat, scanned=tree.is_scanned(model))
+  return Opened(entry.name, model, variables, path, size, size if known else None, metadata)
+
+
+@contextlib.contextmanager
+def _blamed_on(source: Source) -> Iterator[None]:
+  """Where a file tells the fields of a model, an error in building that is about the file."""
+  try:
+    yield
+  except UserError as error:
+    if source.metadata and source.origin not in str(error):
+      raise UserError(f"{source.origin}: {error}") from error
+    raise
+  except (ArithmeticError, AssertionError, FlaxError, LookupError, TypeError, ValueError) as error:
+    if not source.metadata:
+      raise
+    raise UserError(
+      f"{source.origin}: the model that it tells of cannot be built ({error}); fetch or copy it "
+      "again, or pass its fields."
+    ) from error
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:
@@ -229,15 +341,23 @@ def _alike(source: Source, family: str) -> list[str]:
   ]
 
 
-def _run_fields(source: Source, entry: registry.Entry) -> dict[str, Any]:
-  """Fields that a run of ours changed, if it trained the model that is asked for."""
-  if source.metadata.get("model") != entry.name:
-    return {}
-  fields = {k: v for k, v in source.metadata.get("fields", {}).items() if k not in NUMERICS}
+def _fields(source: Source, entry: registry.Entry, left_out: Sequence[str]) -> dict[str, Any]:
+  """The fields of the model that the file tells, but for some; they are logged."""
+  fields = reading.told_fields(source.metadata, entry, source.origin)
+  fields = {key: value for key, value in fields.items() if key not in left_out}
   if fields:
     told = ", ".join(f"{key}={value!r}" for key, value in fields.items())
-    logger.info("Fields of the run in %s: %s.", source.origin, told)
+    logger.info("Fields of the model in %s: %s.", source.origin, told)
   return fields
+
+
+def _check_class_names(source: Source) -> None:
+  names, classes = source.metadata.get("class_names", ()), adapt.head_classes(source.flat)
+  if names and classes and len(names) != classes:
+    raise UserError(
+      f"{source.origin} names {len(names)} classes, but its head has {classes}; correct the names "
+      "beside the weights, or leave them out."
+    )
 
 
 def _keeps_head(source: Source, old: int, num_classes: int | None, head: str | None) -> bool:
@@ -261,6 +381,9 @@ def _numerics(
       value, where = overrides[field], "argument"
     elif field in source.metadata:
       value = source.metadata[field]
+      value = tuple(value) if isinstance(value, list) else value
+      if not registry.takes(entry.module, field, value):
+        raise UserError(f"{source.origin} is damaged ({field}={value!r}); fetch or copy it again.")
       where = source.metadata.get("written_in", "metadata of the file")
     elif field in scheme.numerics:
       value, where = scheme.numerics[field], f"names of {scheme.name}"
@@ -283,20 +406,24 @@ def _check_heads(source: Source, model: nn.Module) -> None:
     )
 
 
-def _grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-  height, width = model.pixels_per_token()
-  return size[0] // height, size[1] // width
-
-
-def _pair(size: Any) -> tuple[int, int]:
-  """(height, width) of an image size, one side or both."""
-  sides = (size, size) if isinstance(size, (int, np.integer)) else size
-  is_side = lambda side: isinstance(side, (int, np.integer)) and side > 0
-  if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(map(is_side, sides)):
-    raise UserError(
-      f"image_size={size!r} is no size in pixels; pass one side, such as 224, or (height, width)."
-    )
-  return int(sides[0]), int(sides[1])
+def _told_size(
+  source: Source, model: nn.Module, entry: registry.Entry, wanted: tuple[int, int] | None
+) -> tuple[int, int] | None:
+  """The size of the images that the weights are for, where the file or its release tells it."""
+  fits = lambda size: grids.fits(source.flat, grids.of_size(model, size), source.slots) is not None
+  if stored := source.metadata.get("image_size"):
+    stored = adapt.pair(f"{source.origin}: image_size", stored)
+    # Before version 2 a square that was only guessed stood in our files too.
+    guessed = source.metadata.get("version") == 1 and stored[0] == stored[1]
+    if guessed and not (fits(stored) and (wanted in (None, stored) or not fits(wanted))):
+      return None
+    return stored
+  if source.is_ours:
+    return None
+  file = os.path.basename(source.origin)
+  sizes = {adapt.pair("", w.image_size) for w in entry.weights if w.url.endswith(f"/{file}")}
+  sizes = {size for size in sizes if fits(size)}
+  return sizes.pop() if len(sizes) == 1 else None
 
 
 def _sizes(
@@ -304,35 +431,41 @@ def _sizes(
   model: nn.Module,
   entry: registry.Entry,
   image_size: tuple[int, int] | None,
-) -> tuple[tuple[int, int], tuple[int, int] | None]:
-  """The image size to load at, and the grid of the checkpoint where it can be told."""
-  known = None
-  stored = source.metadata.get("image_size")
-  if stored:
-    known = _grid(model, _pair(stored))
-  known, _ = adapt.grid_of(source.flat, known)
-  if image_size is not None:
-    return image_size, known
-  if known is None:
-    return _pair(entry.input.image_size), None
-  height, width = model.pixels_per_token()
-  size = (known[0] * height, known[1] * width)
-  if size != _pair(entry.input.image_size):
-    logger.info("Loaded at the checkpoint's resolution, %dx%d pixels.", *size)
-  return size, known
+  told: tuple[int, int] | None,
+) -> tuple[tuple[int, int], tuple[int, int] | None, int]:
+  """The image size to load at, and the checkpoint's grid and slots as `grids.grid_of`."""
+  patch = model.pixels_per_token()
+  old, slots = grids.grid_of(
+    source.flat,
+    source.slots,
+    told=told and grids.of_size(model, told),
+    wanted=image_size and grids.of_size(model, image_size),
+    square_first=source.is_square,
+    patch=patch,
+    origin=source.origin,
+  )
+  usual = adapt.pair("image_size", entry.input.image_size)
+  own = told or (usual if old is None else (old[0] * patch[0], old[1] * patch[1]))
+  if image_size is None and own != usual:
+    logger.info("Loaded at the checkpoint's resolution, %dx%d pixels.", *own)
+  return image_size or own, old, slots
 
 
 def _misfit(
   source: Source, entry: registry.Entry, problems: str, expected: Mapping[str, tuple[int, ...]]
 ) -> str:
   """The one error about leaves: why, where that is known, and then every leaf."""
-  names = [name for name in _alike(source, _family(entry)) if name != entry.name]
-  reasons = [f"its sizes are those of {' or '.join(names)}"] if names else []
+  reasons = []
   old, path = adapt.patch_of(source.flat), adapt.first_of(adapt.PATCHES, source.flat)
   new = expected.get(path, ())
   if old and old != new[:2] and source.flat[path].shape[2:] == new[2:]:
     resized = "patch_resize='bicubic_antialias' resamples its {}x{} patches to {}x{}"
     reasons.append(resized.format(*old, *new[:2]))
+  names = [name for name in _alike(source, _family(entry)) if name != entry.name]
+  if source.is_ours:
+    reasons.append("without a model's name it is loaded as it was written")
+  elif names:
+    reasons.append(f"its sizes are those of {' or '.join(names)}")
   reasons += [why for sign, why in torch.NOT_OURS if any(map(sign.match, source.unknown))]
   because = f" ({'; '.join(reasons)})" if reasons else ""
   return f"{source.origin} does not fit {entry.name}{because}: {problems}."

@@ -14,8 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+
+from vit_jax import keys
 from vit_jax.checkpoints import (
   bit,
+  grids,
   huggingface,
   metaformer,
   mobilevit,
@@ -30,6 +34,10 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 
 logger = logging.getLogger(__name__)
+
+# Of the metadata that we write. Version 1 did not name the model if its sizes were others than the
+# registry's, and its image_size could be that of a square which was only guessed.
+VERSION = 2
 
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
 NUMERICS = (
@@ -48,6 +56,7 @@ class Source:
     flat: float32 parameters by our paths, one entry per layer; statistics of batch norms too.
     unknown: names that stand for no parameter of ours.
     metadata: ours, or what a Hugging Face `config.json` says; {} in other files.
+    slots: how many vectors may stand before those of the patches in its position embedding.
   """
 
   origin: str
@@ -55,6 +64,17 @@ class Source:
   flat: Flat
   unknown: tuple[str, ...]
   metadata: Mapping[str, Any]
+  slots: tuple[int, ...] = (0,)
+
+  @property
+  def is_ours(self) -> bool:
+    """Whether it is a file or a run of ours."""
+    return "model" in self.metadata
+
+  @property
+  def is_square(self) -> bool:
+    """Whether its grid is square if it can be: Google's own code reads its files so."""
+    return self.scheme == "official" and not self.is_ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +86,15 @@ class Scheme:
     sign: pattern of a name that every file of the scheme has.
     convert: (arrays, attention heads) -> (our flat parameters, unknown names).
     numerics: the fields of a model that weights with such names imply.
+    unslotted: pattern of a name which shows that positions may be added before there are learned
+      tokens, so that the position embedding has no slots for these.
   """
 
   name: str
   sign: re.Pattern[str]
   convert: Callable[[Mapping[str, Any], int], tuple[Flat, list[str]]]
   numerics: Mapping[str, Any]
+  unslotted: re.Pattern[str] | None = None
 
 
 SCHEMES = {
@@ -104,6 +127,7 @@ SCHEMES = {
       "weight_standardization": "google",
       "group_norm_eps": 1e-6,
     },
+    unslotted=re.compile(r"(?<!posembed_input/)\bpos_embedding$"),  # big_vision's.
   ),
   "timm_mobilevit": Scheme(
     "timm's MobileViT",
@@ -132,6 +156,7 @@ SCHEMES = {
     ),
     lambda state, heads: torch.from_timm(tree.as_float32(state), heads),
     torch.TIMM_NUMERICS,
+    unslotted=re.compile(r"\.(ls1\.gamma|gamma_1)$"),  # DeiT-III's, among others.
   ),
   "hf": Scheme(
     "Hugging Face",
@@ -259,7 +284,35 @@ def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
   path = Path(path)
   container = _container(path)
   arrays, metadata = readers[container](path)
-  return arrays, metadata or _beside(path, container)
+  return arrays, _checked(metadata, path) or _beside(path, container)
+
+
+# What we write beside weights, and its type.
+_DECLARED = {
+  "version": int,
+  "model": str | None,
+  "config": dict,
+  "class_names": tuple[str, ...],
+  "image_size": tuple[int, int],
+  "input": dict,
+  "text": dict,
+}
+
+
+def _checked(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+  """Our metadata, of a version that is known and with the types that we write."""
+  version = metadata.get("version", VERSION)
+  if keys.fits(version, int) and version > VERSION:
+    raise UserError(
+      f"{path} was written by a later version of vit_jax; update this one to read it."
+    )
+  for key, declared in _DECLARED.items():
+    if key in metadata and not keys.fits(_tuples(metadata[key]), declared):
+      raise UserError(
+        f"{path}: the metadata beside its weights is damaged ({key}={metadata[key]!r}); fetch or "
+        "copy it again."
+      )
+  return dict(metadata)
 
 
 def _beside(path: Path, container: str) -> dict[str, Any]:
@@ -280,14 +333,17 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   path = Path(path)
   container = _container(path)
   if container == "run":
-    return _read_run(path)[1]
+    from vit_jax.training import restore  # Late: training builds on this package.
+
+    run = restore.existing_run(path)
+    return _run_metadata(run, run.create_model())
   if container == "npz":
-    return npz.read_npz(path, only=npz.METADATA)[1]
+    return _checked(npz.read_npz(path, only=npz.METADATA)[1], path)
   file = torch_files.folder_weights(path)[0] if container == "folder" else path
   own = {}
   if _container(file) == "safetensors":
     own = torch_files.read_safetensors(file, tensors=False)[1]
-  return own or _beside(path, container)
+  return _checked(own, path) or _beside(path, container)
 
 
 def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
@@ -295,6 +351,11 @@ def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
   from vit_jax.training import restore  # Late: training builds on this package.
 
   model, variables, run = restore.load_run(path)
+  return tree.from_variables(variables), _run_metadata(run, model)
+
+
+def _run_metadata(run: Any, model: nn.Module) -> dict[str, Any]:
+  """What `training.restore.RunInfo` tells of a run's weights, as the metadata of a file of ours."""
   metadata = {
     "model": run.model_name,
     "class_names": list(run.class_names),
@@ -304,28 +365,82 @@ def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
   }
   if text := run.plan.text:
     metadata["text"] = {key: getattr(text, key) for key in ("tokenizer", "vocabulary", "max_len")}
-  return tree.from_variables(variables), metadata
+  return metadata
 
 
-def read_source(path: str | os.PathLike, *, heads: int) -> Source:
+def told_fields(metadata: Mapping[str, Any], entry: registry.Entry, origin: str) -> dict[str, Any]:
+  """The fields of a model that its file or run tells, where they are not those of its row.
+
+  Numerics and the head are left out, which other rules decide.
+
+  Args:
+    metadata: what the file tells; {} or without a model if it is not ours.
+    entry: of the model that is asked for. Of another kind of model nothing is told.
+    origin: what messages call the file.
+
+  Raises:
+    UserError: a field is unknown, or not of the type that the model needs.
+  """
+  row = registry.MODELS.get(metadata.get("model"))
+  if row is None or row.module is not entry.module:
+    return {}
+  told = metadata.get("fields", metadata.get("config", {}))
+  usual = registry.fields_of(registry.create_model(row.name))
+  damaged = f"{origin}: the metadata beside its weights is damaged"
+  if not {*told} <= {*usual}:
+    unknown = ", ".join(sorted({*told} - {*usual}))
+    raise UserError(f"{damaged} (it has {unknown}); fetch or copy it again.")
+  fields = {key: _tuples(value) for key, value in told.items()}
+  for key, value in fields.items():
+    if not registry.takes(entry.module, key, value):
+      raise UserError(f"{damaged} ({key}={value!r}); fetch or copy it again.")
+  return {
+    key: value
+    for key, value in fields.items()
+    if key not in (*NUMERICS, "num_classes") and value != usual[key]
+  }
+
+
+def _tuples(value: Any) -> Any:
+  """JSON's lists as the tuples that fields of a model hold."""
+  if isinstance(value, Mapping):
+    return {key: _tuples(inner) for key, inner in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def read_source(
+  path: str | os.PathLike, entry: registry.Entry, overrides: Mapping[str, Any]
+) -> Source:
   """Reads a checkpoint and brings its names to ours.
 
   Args:
     path: a local file or work directory.
-    heads: attention heads of the model, which fused projections do not tell.
+    entry: of the model that it is for.
+    overrides: fields of that model which differ from its row and from what the file tells.
 
   Raises:
-    UserError: as `read_arrays`, or the names are of no scheme that is known.
+    UserError: as `read_arrays`.
   """
-  return as_source(*read_arrays(path), str(path), heads=heads)
+  arrays, metadata = read_arrays(path)
+  if any(map(_IMAGE_TOWER.match, arrays)):
+    metadata = image_metadata(metadata)
+  fields = {**told_fields(metadata, entry, str(path)), **overrides}
+  # Fused projections do not tell the heads.
+  heads = getattr(registry.create_model(entry.name, **fields), "num_heads", 1)
+  return as_source(arrays, metadata, str(path), heads=heads)
 
 
 def as_source(
   arrays: Mapping[str, Any], metadata: Mapping[str, Any], origin: str, *, heads: int
 ) -> Source:
-  """Brings the names of arrays to ours; see `read_source`. `origin` is what messages call them."""
-  if any(map(_IMAGE_TOWER.match, arrays)):
-    metadata = image_metadata(metadata)
+  """Brings the names of arrays to ours.
+
+  Args:
+    arrays: as a file has them.
+    metadata: what the file tells.
+    origin: what messages call them.
+    heads: attention heads of the model.
+  """
   scheme = scheme_of(arrays)
   beside = [name for name in arrays if torch.BESIDE.search(name)]
   if beside:
@@ -336,4 +451,7 @@ def as_source(
   flat, unknown = SCHEMES[scheme].convert(arrays, heads)
   if scheme == "hf_mobilevit" and metadata.get("channel_order", "bgr") == "bgr":
     flat = mobilevit.flipped(flat, "from BGR to RGB")
-  return Source(origin, scheme, flat, tuple(unknown), metadata)
+  slots, unslotted = (grids.learned_tokens(flat),), SCHEMES[scheme].unslotted
+  if unslotted and "model" not in metadata and any(map(unslotted.search, arrays)):
+    slots = (0, *slots)
+  return Source(origin, scheme, flat, tuple(unknown), metadata, slots)

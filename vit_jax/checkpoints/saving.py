@@ -3,8 +3,9 @@
 """`save_checkpoint`: a model's parameters, with all that is needed to read them back the same."""
 
 import dataclasses
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import flax.linen as nn
 from vit_jax.checkpoints import (
   adapt,
   bit,
+  grids,
   hf_models,
   huggingface,
   lit,
@@ -22,12 +24,15 @@ from vit_jax.checkpoints import (
   torch_files,
   tree,
 )
-from vit_jax.checkpoints.reading import NUMERICS
+from vit_jax.checkpoints.reading import NUMERICS, VERSION
+from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.layers import choose
 from vit_jax.models.lit import TwoTowers
 from vit_jax.models.mobilevit import MobileTransformer
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("npz", "timm", "hf")
 # By a path that only such a tree begins with: to the names of the released files.
@@ -45,6 +50,7 @@ def save_checkpoint(
   *,
   format: str | None = None,
   metadata: Mapping[str, Any] | None = None,
+  image_size: int | tuple[int, int] | None = None,
 ) -> None:
   """Writes a model's parameters with what is needed to read them back with the same numbers.
 
@@ -59,14 +65,17 @@ def save_checkpoint(
     variables: {"params": ...} and, if the model has batch norms, "batch_stats", as from `init`,
       `from_pretrained` or training. In a file these are under "batch_stats/" (npz).
     format: one of FORMATS; None takes it from the suffix of the path, and no suffix means "hf".
-    metadata: JSON values to keep beside ours (activation, eps, configuration), such as
-      {"class_names": [...], "image_size": [224, 224]}. A grid of patches that is not square can
-      only be resized later if "image_size" is there. "input" (preprocessing.to_metadata) says how
-      images are prepared; default: as for the registry's weights of that model.
+    metadata: JSON values to keep beside ours (the model and all its fields), such as
+      {"class_names": [...]}. "input" says how images are prepared, in the fields of
+      preprocessing.to_metadata; what it leaves out is as for the registry's weights of that model.
+    image_size: of the images that the model is for, pixels or (height, width). A position embedding
+      does not tell the grid that it covers: without this, another program or another size may take
+      it for a square one. "image_size" in `metadata` is the same.
 
   Raises:
-    UserError: a suffix that is not the format's, a path that cannot be written, or something in
-      the model that the format cannot hold; nothing is dropped.
+    UserError: a suffix that is not the format's, a path that cannot be written, a size or class
+      names that are not the model's, or something in the model that the format cannot hold; nothing
+      is dropped.
   """
   path = Path(path)
   format = format_of(path, format)
@@ -83,12 +92,20 @@ def save_checkpoint(
       "`init` or `from_pretrained` returned, or a state's `variables`."
     )
   flat = tree.from_variables(variables)
-  size = image_size(model, variables)
-  described = {**describe(model), **({"image_size": [*size]} if size else {}), **(metadata or {})}
-  if "input" not in described:
-    settings = preprocessing.of_registry(described["model"], described.get("image_size"))
-    described["input"] = preprocessing.to_metadata(settings)
-  if isinstance(model, TwoTowers) and "text" not in described and described["model"]:
+  described = {**(metadata or {}), **describe(model)}
+  _check_class_names(model, described.get("class_names", ()))
+  given = described.get("input", {})
+  told = (image_size, described.pop("image_size", None), given.get("crop"))
+  size = checked_size(model, flat, next((size for size in told if size is not None), None))
+  described |= {"image_size": [*size]} if size else {}
+  usual = _usual_input(model, flat, described["model"], size, tell=not given)
+  if "crop" in given:
+    usual.pop("resize", None)  # The size before the crop, which is the published one's.
+  if given := {**usual, **given}:
+    described["input"] = preprocessing.checked_metadata(
+      given, adapt.input_channels(_image_part(flat))
+    )
+  if isinstance(model, TwoTowers) and "text" not in described:
     usual = registry.create_model(described["model"]).txt
     if (usual.vocab_size, usual.max_len) == (model.txt.vocab_size, model.txt.max_len):
       described["text"] = dataclasses.asdict(registry.get_entry(described["model"]).text)
@@ -102,12 +119,13 @@ def save_checkpoint(
     torch_files.write_safetensors(path, torch.to_timm(flat), described)
   else:
     hf_models.of(model)  # Refuses first what it is not.
-    if "image_size" not in described:
-      if any(path.startswith("Transformer/posembed_input/") for path in flat):
-        raise UserError('the grid is not square; pass metadata={"image_size": [height, width]}.')
-      crop = described["input"]["crop"]
-      described["image_size"] = [crop, crop] if isinstance(crop, int) else [*crop]
-    size, channels = described["image_size"], adapt.input_channels(flat)
+    size = size or _size_for_hf(model, flat, described)
+    if "input" not in described:
+      raise UserError(
+        "a Hugging Face folder says how images are prepared, which the registry does not know for "
+        "this model; pass it as metadata={'input': ...}."
+      )
+    described["image_size"], channels = [*size], adapt.input_channels(flat)
     files = {
       huggingface.CONFIG: hf_models.config_of(
         model, size, channels, described.get("class_names", ())
@@ -134,14 +152,84 @@ def format_of(path: Path, format: str | None) -> str:
   return by_suffix
 
 
-def image_size(model: nn.Module, variables: Mapping[str, Any]) -> tuple[int, int] | None:
-  """(height, width) that learned positions on a square grid are for; None if they don't tell."""
-  params = variables["params"]
-  grid, _ = adapt.grid_of(tree.from_tree(params.get("img", params)))
-  if grid is None:
-    return None
+def checked_size(model: nn.Module, flat: Mapping[str, Any], size: Any) -> tuple[int, int] | None:
+  """The size of the images that a model is for, or None if nobody tells it.
+
+  Args:
+    model: the module.
+    flat: its parameters.
+    size: as the caller gives it; None where it is not known.
+
+  Raises:
+    UserError: the parameters are for another size.
+  """
+  image = _image_part(flat)
+  slots = (grids.learned_tokens(image),)
+  if size is None:
+    # Rows and columns have a position of their own in a table of each.
+    own = grids.grid_of(image, slots)[0] if grids.ROWS in image else None
+    return own and _pixels(model, own)
+  size = adapt.pair("image_size", size)
+  if grids.fits(image, grids.of_size(model, size), slots) is None:
+    raise UserError(
+      f"image_size={size[0]}x{size[1]} is not the size that the model's position embedding is for; "
+      "pass the size of the images that it was initialised or loaded with."
+    )
+  return size
+
+
+def _image_part(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The parameters of the image model: of two towers, the image tower's."""
+  tower = {path[4:]: value for path, value in flat.items() if path.startswith("img/")}
+  return tower or flat
+
+
+def _check_class_names(model: nn.Module, names: Sequence[str]) -> None:
+  classes = getattr(model, "num_classes", 0)
+  if names and classes and len(names) != classes:
+    raise UserError(
+      f"{len(names)} class names do not go with a head of {classes} classes; pass a name for each."
+    )
+
+
+def _pixels(model: nn.Module, grid: tuple[int, int]) -> tuple[int, int]:
   height, width = model.pixels_per_token()
   return grid[0] * height, grid[1] * width
+
+
+def _usual_input(
+  model: nn.Module, flat: Flat, name: str, size: tuple[int, int] | None, *, tell: bool
+) -> dict[str, Any]:
+  """How images are prepared for the registry's weights of a model; {} if that cannot be its own."""
+  image, spec = _image_part(flat), registry.get_entry(name).input
+  channels, slots = adapt.input_channels(image) or spec.channels, (grids.learned_tokens(image),)
+  if size is None:
+    usual = adapt.pair("image_size", spec.image_size)
+    size = usual if grids.fits(image, grids.of_size(model, usual), slots) is not None else None
+  if size is None and (grid := grids.grid_of(image, slots)[0]):
+    size = _pixels(model, grid)  # What `from_pretrained` takes it for, too.
+  grey = channels == 1 and len({*zip(spec.mean, spec.std, strict=True)}) == 1
+  if size is None or not (grey or channels == spec.channels):
+    if tell:
+      logger.info("The file does not say how images are prepared; pass metadata={'input': ...}.")
+    return {}
+  if grey:
+    spec = dataclasses.replace(spec, channels=1, mean=spec.mean[:1], std=spec.std[:1])
+  if tell and not _is_built_from(model, registry.get_entry(name)):
+    logger.info("Images are said to be prepared as for %s; or pass metadata={'input': ...}.", name)
+  return preprocessing.to_metadata(preprocessing.of_spec(spec, size))
+
+
+def _size_for_hf(model: nn.Module, flat: Flat, described: Mapping[str, Any]) -> tuple[int, int]:
+  """The size that `config.json` must name, where the caller does not: the registry's."""
+  size = adapt.pair("image_size", registry.get_entry(described["model"]).input.image_size)
+  slots = (grids.learned_tokens(flat),)
+  if grids.fits(flat, grids.of_size(model, size), slots) is None:
+    raise UserError(
+      "a Hugging Face folder names the size of the images, and the position embedding does not "
+      "tell it; pass image_size=(height, width)."
+    )
+  return size
 
 
 def _refuse_what_timm_lacks(model: nn.Module) -> None:
@@ -160,12 +248,27 @@ def _refuse_what_timm_lacks(model: nn.Module) -> None:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-  """JSON metadata of a model: its registry name where one fits, numerics, and all its fields."""
+  """JSON metadata of a model: the nearest of the registry, numerics, and all its fields."""
   fields = registry.fields_of(model)
   config = {key: value for key, value in fields.items() if _is_plain(value)}
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
-  name = next((n for n, e in registry.MODELS.items() if _is_built_from(model, e)), None)
-  return {"format": "vit_jax", "version": 1, "model": name, **numerics, "config": config}
+  return {
+    "format": "vit_jax",
+    "version": VERSION,
+    "model": nearest_row(model),
+    **numerics,
+    "config": config,
+  }
+
+
+def nearest_row(model: nn.Module) -> str:
+  """The name of the registry's model that has the fewest fields unlike this one's."""
+  rows = [name for name, entry in registry.MODELS.items() if type(model) is entry.module]
+  if not rows:
+    raise UserError(f"{type(model).__name__} is no model of the registry, and cannot be saved.")
+  unlike = lambda name: len(registry.fields_of(model, registry.create_model(name)))
+  exact = [name for name in rows if _is_built_from(model, registry.MODELS[name])]
+  return (exact or sorted(rows, key=unlike))[0]
 
 
 def _is_plain(value: Any) -> bool:

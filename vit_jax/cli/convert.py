@@ -5,12 +5,14 @@
 import argparse
 import ast
 
+from vit_jax.cli import subject
+
 HELP = """\
 Converts weights between Google's .npz, timm's .safetensors and Hugging Face folders.
 
   vit-jax convert ViT-B_16.npz vit_b16.safetensors --model=ViT-B_16 --verify
   vit-jax convert hf_folder ViT-B_16.npz --model=ViT-B_16
-  vit-jax convert runs/mine hf_folder --model=ViT-B_16 --to=hf
+  vit-jax convert runs/mine hf_folder --to=hf
 
 IN is a file, a Hugging Face folder, a work directory or an address. Everything is kept, or the
 conversion is refused with the reason. Fields of the model are --model.FIELD=VALUE.
@@ -22,12 +24,14 @@ def main(argv: list[str]) -> int:
     prog="vit-jax convert",
     description=HELP,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    usage="vit-jax convert IN OUT --model=NAME [options] [--model.FIELD=VALUE ...]",
+    usage="vit-jax convert IN OUT [--model=NAME] [options] [--model.FIELD=VALUE ...]",
     allow_abbrev=False,
   )
   parser.add_argument("source", metavar="IN", help="file, folder, work directory or address")
   parser.add_argument("destination", metavar="OUT", help=".npz, .safetensors, or a folder for hf")
-  parser.add_argument("--model", required=True, metavar="NAME", help="see `vit-jax models`")
+  parser.add_argument(
+    "--model", metavar="NAME", help="see `vit-jax models`; default: what IN tells, as our files do"
+  )
   parser.add_argument(
     "--from",
     dest="scheme",
@@ -36,6 +40,12 @@ def main(argv: list[str]) -> int:
     help="whose names IN must have (default: whichever it has)",
   )
   parser.add_argument("--to", choices=("npz", "timm", "hf"), help="default: by OUT's suffix")
+  parser.add_argument(
+    "--checkpoint_image_size",
+    type=subject.pixels,
+    metavar="PIXELS",
+    help="or HEIGHT,WIDTH: of the images that IN was trained on, where it does not tell",
+  )
   parser.add_argument("--activation", help="gelu (exact) or gelu_tanh; default: IN's")
   parser.add_argument("--eps", type=float, help="of the layer norms; default: IN's")
   parser.add_argument(
@@ -60,6 +70,7 @@ def main(argv: list[str]) -> int:
     arguments.model,
     scheme=scheme,
     format=arguments.to,
+    checkpoint_image_size=arguments.checkpoint_image_size,
     **overrides,
   )
   print(f"wrote {arguments.destination}")

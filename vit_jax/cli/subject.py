@@ -13,11 +13,25 @@ if TYPE_CHECKING:
   from vit_jax.evaluation.classifier import Classifier
 
 
+def pixels(text: str) -> int | tuple[int, ...]:
+  """An image size as options give it: "224", or "96,128" for height and width."""
+  sides = tuple(int(side) for side in text.replace("x", ",").split(","))
+  return sides[0] if len(sides) == 1 else sides
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--workdir", metavar="DIR", help="a training run; or else:")
-  parser.add_argument("--model", metavar="NAME", help="a model, as `vit-jax models` lists them")
+  parser.add_argument(
+    "--model", metavar="NAME", help="a model, as `vit-jax models` lists them (default: the file's)"
+  )
   parser.add_argument("--checkpoint", metavar="FILE", help="its weights (default: the released)")
-  parser.add_argument("--image_size", type=int, metavar="PIXELS", help="with --model")
+  parser.add_argument("--image_size", type=pixels, metavar="PIXELS", help="or HEIGHT,WIDTH")
+  parser.add_argument(
+    "--checkpoint_image_size",
+    type=pixels,
+    metavar="PIXELS",
+    help="of the images that the checkpoint was trained on, where its file does not tell",
+  )
   parser.add_argument(
     "--which", choices=("best", "last"), default="best", help="checkpoint of the run"
   )
@@ -42,12 +56,13 @@ def load(
   Raises:
     UserError: the options do not name just one.
   """
+  from vit_jax.checkpoints import identity
   from vit_jax.data import sources
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier, zeroshot
   from vit_jax.models import registry
 
-  if bool(arguments.workdir) == bool(arguments.model):
+  if bool(arguments.workdir) == bool(arguments.model or arguments.checkpoint):
     raise UserError("give either --workdir=DIR of a run or --model=NAME (with --checkpoint=FILE).")
   read = lambda path: zeroshot.read_lines(path) if path else None
   classes, templates = read(arguments.classes), read(arguments.templates)
@@ -57,8 +72,8 @@ def load(
 
   if arguments.workdir:
     arguments.workdir = os.path.expanduser(arguments.workdir)
-    if arguments.checkpoint or arguments.image_size:
-      raise UserError("--checkpoint and --image_size go with --model; a run has its own.")
+    if arguments.image_size or arguments.checkpoint_image_size:
+      raise UserError("--image_size goes with --model; a run has its own.")
     if zeroshot.is_two_towers(arguments.workdir):
       known = () if classes else known_classes()
       others = known not in ((), zeroshot.classes_of(arguments.workdir))
@@ -72,15 +87,16 @@ def load(
       )
     what = f"the run in {arguments.workdir}"
   else:
-    what = arguments.model
+    what, checkpoint = identity.resolve(arguments.model, arguments.checkpoint)
     if registry.get_entry(what).text:
       names = classes or known_classes()
       if not names:
         raise UserError(f"{what} needs names to choose from; write them to a --classes=FILE.")
       return zeroshot.from_checkpoint(
         what,
-        arguments.checkpoint,
+        checkpoint,
         arguments.image_size,
+        arguments.checkpoint_image_size,
         class_names=names,
         templates=templates or ("{}",),
         vocabulary=arguments.vocabulary,
@@ -90,4 +106,6 @@ def load(
     raise UserError(f"--classes, --templates and --vocabulary go with a LiT; {what} is none.")
   if arguments.workdir:
     return classifier.from_run(arguments.workdir, arguments.which)
-  return classifier.from_checkpoint(arguments.model, arguments.checkpoint, arguments.image_size)
+  return classifier.from_checkpoint(
+    arguments.model, arguments.checkpoint, arguments.image_size, arguments.checkpoint_image_size
+  )

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float
 
 from vit_jax.data import decode, listing, sources, transforms
 from vit_jax.errors import UserError
-from vit_jax.models import registry
 
 if TYPE_CHECKING:
   from vit_jax.training.restore import RunInfo
@@ -62,27 +61,29 @@ def from_run(workdir: str | os.PathLike, which: str = "best") -> Classifier:
 
 
 def from_checkpoint(
-  name: str, checkpoint: str | None = None, image_size: int | None = None
+  name: str | None,
+  checkpoint: str | None = None,
+  image_size: int | tuple[int, int] | None = None,
+  checkpoint_image_size: int | tuple[int, int] | None = None,
 ) -> Classifier:
   """The classifier of a registry name, with a checkpoint or the registry's own weights.
 
   Images are prepared as the checkpoint says, at its resolution unless `image_size` asks for another
-  (pixels). Class names come from the file where it has them, else they are "class 0", ...
+  (pixels). Class names come from the file where it has them, else they are "class 0", ... The name
+  may be None where the checkpoint tells its model; the sizes are as `from_pretrained` takes them.
   """
-  from vit_jax.checkpoints import download, pretrained, reading, saving
+  from vit_jax.checkpoints import pretrained
 
-  entry = registry.get_entry(name)
-  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
+  opened = pretrained.open_checkpoint(
+    name, checkpoint, image_size=image_size, checkpoint_image_size=checkpoint_image_size
+  )
+  model, names = opened.model, opened.metadata.get("class_names", ())
   if not model.num_classes:
     raise UserError(f"{checkpoint or name} has no classification head; fine-tune it first.")
-  path = download.fetch(checkpoint) if checkpoint else None
-  names = reading.read_metadata(path).get("class_names", ()) if path else ()
-  named = len(names) == model.num_classes
-  if not named:
+  if not (named := bool(names)):
     names = [f"class {index}" for index in range(model.num_classes)]
-  size = image_size or saving.image_size(model, variables)
-  settings = settings_for(entry.name, path, size)
-  return Classifier(entry.name, model, variables, settings, tuple(names), named=named)
+  settings = settings_for(opened.name, checkpoint and opened.path, opened.image_size)
+  return Classifier(opened.name, model, opened.variables, settings, tuple(names), named=named)
 
 
 def settings_for(

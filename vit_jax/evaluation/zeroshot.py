@@ -124,7 +124,8 @@ def classifier_of(
 def from_checkpoint(
   name: str,
   checkpoint: str | None = None,
-  image_size: int | None = None,
+  image_size: int | tuple[int, int] | None = None,
+  checkpoint_image_size: int | tuple[int, int] | None = None,
   *,
   class_names: Sequence[str],
   templates: Sequence[str] = ("{}",),
@@ -137,12 +138,13 @@ def from_checkpoint(
     name: of the model in the registry.
     checkpoint: its weights; None means the registry's.
     image_size: pixels; None keeps the checkpoint's.
+    checkpoint_image_size: where the checkpoint does not tell it.
     class_names: a class each, alternatives separated by commas.
     templates: with "{}" where the name belongs.
     vocabulary: of the tokenizer, a path or address; None means the file's own or the registry's.
     named: whether these are the very names of a data set that is to be evaluated.
   """
-  from vit_jax.checkpoints import pretrained, saving
+  from vit_jax.checkpoints import pretrained
 
   entry = registry.get_entry(name)
   path = download.fetch(checkpoint) if checkpoint else None
@@ -150,10 +152,11 @@ def from_checkpoint(
   tokenizer = vocabulary_lib.tokenizer_for(spec, vocabulary)
   # Before the weights, so that a mistake there is found at once.
   prompts = make_prompts(tokenizer, class_names, templates)
-  model, variables = pretrained.from_pretrained(name, checkpoint, image_size=image_size)
-  module, variables = classifier_of(model, variables, prompts)
-  size = image_size or saving.image_size(model, {"params": variables["params"]})
-  settings = classifier.settings_for(entry.name, path, size)
+  opened = pretrained.open_checkpoint(
+    name, checkpoint, image_size=image_size, checkpoint_image_size=checkpoint_image_size
+  )
+  module, variables = classifier_of(opened.model, opened.variables, prompts)
+  settings = classifier.settings_for(entry.name, path, opened.image_size)
   labels = tuple(class_names) if named else prompts.class_names
   return Classifier(entry.name, module, variables, settings, labels, named=named)
 

@@ -8,12 +8,14 @@
 import dataclasses
 import fnmatch
 import functools
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
+from vit_jax import keys
 from vit_jax.errors import UserError, nearest
 from vit_jax.models.entries import MODELS, TEXT_TOWERS, Entry
 from vit_jax.models.entries import InputSpec as InputSpec
@@ -71,6 +73,16 @@ def model_fields(module: type[nn.Module]) -> tuple[str, ...]:
   return tuple(
     field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")
   )
+
+
+def takes(module: type[nn.Module], field: str, value: Any) -> bool:
+  """Whether a value is of the type that a field of a model is declared with."""
+  if field == "dtype":
+    return value is None or value in ("float32", "float64", "bfloat16", "float16")
+  hint = typing.get_type_hints(module)[field]
+  if isinstance(hint, type) and issubclass(hint, nn.Module):
+    return isinstance(value, Mapping)  # A tower, by its own fields.
+  return keys.fits(value, hint)
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:

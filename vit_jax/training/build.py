@@ -56,6 +56,7 @@ def build_model(
       **({"class_names": class_names} if class_names else {"num_classes": num_classes}),
       image_size=plan.pp.size,
       channels=plan.pp.channels,
+      checkpoint_image_size=plan.checkpoint_image_size,
       **plan.model.overrides,
     )
   # Traces the model, so that a size that does not fit is refused before anything is written.
@@ -101,7 +102,12 @@ def _build_two_towers(
     model = registry.create_model(name, **overrides)
   else:
     model, variables = pretrained.from_pretrained(
-      name, plan.weights, image_size=plan.pp.size, channels=plan.pp.channels, **overrides
+      name,
+      plan.weights,
+      image_size=plan.pp.size,
+      channels=plan.pp.channels,
+      checkpoint_image_size=plan.checkpoint_image_size,
+      **overrides,
     )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import ml_collections
 
+from vit_jax import keys as keys_lib
 from vit_jax.checkpoints import augreg
 from vit_jax.data import sources, splits, transforms
 from vit_jax.errors import UserError
 from vit_jax.models import lit, registry
 from vit_jax.training import checks
-from vit_jax.training import keys as keys_lib
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,8 @@ class Plan:
   checkpoint: str | None = None
   pretrained_dir: str | None = None
   model_or_filename: str | None = None
+  # (height, width) of the images that these weights were trained on, where the file does not tell.
+  checkpoint_image_size: tuple[int, int] | None = None
   # Of models of two towers (LiT); None for the others. `init` may stand for `checkpoint`.
   text: TextPlan | None = None
   init: InitPlan = InitPlan()
