@@ -54,6 +54,8 @@ def main(argv: list[str]) -> int:
   from vit_jax.checkpoints import convert
 
   scheme = None if arguments.scheme == "auto" else arguments.scheme
+  if arguments.verify:
+    convert.check_verifiable(arguments.destination, arguments.model, arguments.to)
   model, variables = convert.convert(
     arguments.source,
     arguments.destination,
