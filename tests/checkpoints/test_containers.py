@@ -144,6 +144,11 @@ def test_bombs_are_refused(tmp_path, method):
   refused(npz.read_npz, patched(path, 24, "<I", 10**9 + 72), "which cannot be")
 
 
+def test_a_directory_that_swallows_a_member_is_refused(tmp_path):
+  path = archive(tmp_path / "x.npz", member(), member())
+  refused(npz.read_npz, patched(path, 32, "<H", 46 + len("b.npy")), "damaged at 'a.npy'")
+
+
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
   with pytest.warns(UserWarning, match="Duplicate name"):
     path = archive(tmp_path / "x.npz", member(), member(), names=("a.npy", "a.npy"))
@@ -306,19 +311,23 @@ def bytes_of(kind):
   as_torch = {name: torch.from_numpy(value) for name, value in arrays.items()}
   if kind == "npz":
     np.savez(file, **arrays)
+  elif kind == "header of npz":
+    file.write(member())
   elif kind == "compressed":
     np.savez_compressed(file, **arrays)
   elif kind == "safetensors":
     file.write(safetensors.numpy.save(arrays, {torch_files.METADATA: '{"model": "ViT-B_16"}'}))
   else:
     torch.save({"model": as_torch}, file, _use_new_zipfile_serialization=kind == "pth")
-  readers = {"npz": npz.read_npz, "compressed": npz.read_npz}
+  readers = dict.fromkeys(("npz", "compressed", "header of npz"), npz.read_npz)
   readers["safetensors"] = torch_files.read_safetensors
   return file.getvalue(), readers.get(kind, torch_files.read_pickled)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("kind", ["npz", "compressed", "safetensors", "pth", "old pth"])
+@pytest.mark.parametrize(
+  "kind", ["npz", "compressed", "header of npz", "safetensors", "pth", "old pth"]
+)
 def test_damaged_files_raise_nothing_else(tmp_path, kind):
   content, read = bytes_of(kind)
   path = tmp_path / "x"
@@ -333,7 +342,10 @@ def test_damaged_files_raise_nothing_else(tmp_path, kind):
       damaged[start : start + rng.choice([1, 2, 4, 8])] = rng.randbytes(4)
     else:
       del damaged[start : start + rng.choice([1, 8, len(content)])]
-    path.write_bytes(damaged)
+    if kind == "header of npz":  # In an archive that is whole, with its right sum.
+      archive(path, damaged)
+    else:
+      path.write_bytes(damaged)
     try:
       read(path)
     except UserError as error:

@@ -196,6 +196,8 @@ def members(archive: zipfile.ZipFile, path: str | os.PathLike) -> list[zipfile.Z
       )
     if name in seen:
       raise UserError(f"{path} holds {name!r} twice; save it again with each name once.")
+    if info.comment:  # Which nobody writes here; a wrong length of it swallows other members.
+      raise UserError(f"{path} is damaged at {name!r} in its directory; fetch or copy it again.")
     seen.add(name)
     room -= packed
     stored = info.compress_type == zipfile.ZIP_STORED
