@@ -16,10 +16,10 @@ def remote():
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(remote, tmp_path, monkeypatch):
   """The directory that the server's files arrive in."""
   for name in ("VIT_JAX_OFFLINE", "VIT_JAX_MIRROR"):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
   monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0, 0, 0))
-  return tmp_path / "cache" / "127.0.0.1"
+  return tmp_path / "cache" / remote.address.removeprefix("http://")

@@ -22,7 +22,13 @@ OTHER = os.urandom(1_000_000)
 
 @dataclasses.dataclass
 class Remote:
-  """What the server does; `log` has (path, Range header, status, bytes of the body sent)."""
+  """What the server does; `log` has (path, Range header, status, bytes of the body sent).
+
+  Attributes:
+    framing: how an answer ends: "length", "chunked", or with the connection ("close").
+    locations: where requests are redirected to, one for each.
+    authorizations: the header of that name, of each request.
+  """
 
   address: str
   body: bytes = BODY
@@ -32,6 +38,9 @@ class Remote:
   if_range: bool = True
   announced: int = 0  # Bytes that Content-Length promises beyond the body.
   statuses: list = dataclasses.field(default_factory=list)
+  framing: str = "length"
+  locations: list = dataclasses.field(default_factory=list)
+  authorizations: list = dataclasses.field(default_factory=list)
   held: threading.Event | None = None  # After a cut's bytes, wait for it and send the rest.
   log: list = dataclasses.field(default_factory=list)
 
@@ -41,7 +50,16 @@ def serve() -> Iterator[Remote]:
   """A server at work; it does what the object says at the time of a request."""
 
   class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # Chunks belong to it.
+
     def do_GET(self):
+      state.authorizations.append(self.headers.get("Authorization"))
+      if state.locations:
+        self.send_response_only(302)
+        self.send_header("Location", state.locations.pop(0))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return
       asked = self.headers.get("Range")
       first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
       versions = (state.headers.get("ETag"), state.headers.get("Last-Modified"))
@@ -58,8 +76,15 @@ def serve() -> Iterator[Remote]:
         self.send_header(name, value)
       if status == 206:
         self.send_header("Content-Range", f"bytes {first}-{len(state.body) - 1}/{len(state.body)}")
-      self.send_header("Content-Length", str(len(body) + state.announced))
+      if state.framing == "length":
+        self.send_header("Content-Length", str(len(body) + state.announced))
+      elif state.framing == "chunked":
+        self.send_header("Transfer-Encoding", "chunked")
       self.end_headers()
+      if state.framing == "chunked":
+        self.wfile.write(b"%x\r\n" % len(body) + body[:cut])
+        self.wfile.write(b"" if body[cut:] else b"\r\n0\r\n\r\n")
+        return
       self.wfile.write(body[:cut])
       if state.held and body[cut:]:
         state.held.wait(30)

@@ -4,6 +4,7 @@
 
 import base64
 import hashlib
+import http.client
 import io
 import os
 import subprocess
@@ -13,8 +14,11 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
-from remote import BODY, NOW, OLD, OTHER, fails, files, interrupted, statuses
+import safetensors.numpy
+import torch
+from remote import BODY, NOW, OLD, OTHER, fails, files, interrupted, serve, statuses
 
 from vit_jax.checkpoints import download, transfer
 from vit_jax.errors import UserError
@@ -139,22 +143,114 @@ def test_without_a_network_the_error_comes_at_once(cache, caplog):
     UserError, match=r"^http://127.0.0.1:9/x.npz cannot be downloaded \(Connection"
   ):
     download.fetch("http://127.0.0.1:9/x.npz")
-  assert not caplog.messages and not files(cache)
+  assert not caplog.messages and not files(cache.with_name("127.0.0.1:9"))
 
 
 def test_a_network_that_was_there_is_waited_for(remote, monkeypatch):
   remote.cuts = [600_000]
   errors = [None, urllib.error.URLError(OSError(101, "Network is unreachable")), None]
-  urlopen = urllib.request.urlopen
+  opened = urllib.request.OpenerDirector.open
 
   def flaky(*args, **kwargs):
     if error := errors.pop(0):
       raise error
-    return urlopen(*args, **kwargs)
+    return opened(*args, **kwargs)
 
-  monkeypatch.setattr(urllib.request, "urlopen", flaky)
+  monkeypatch.setattr(urllib.request.OpenerDirector, "open", flaky)
   assert download.fetch(f"{remote.address}/x.npz").read_bytes() == BODY
   assert not errors and statuses(remote) == [200, 206]
+
+
+class Plain(http.client.HTTPConnection):
+  """An https connection without encryption, to a server that has none."""
+
+  def __init__(self, host, **arguments):
+    del arguments["context"]
+    super().__init__(host, timeout=arguments["timeout"])
+
+
+@pytest.mark.parametrize(
+  "hops", [["http://{}"], ["https://{}", "http://{}"], ["/y.npz", "http://{}"]]
+)
+def test_https_is_not_left_for_http(remote, cache, hops, monkeypatch):
+  monkeypatch.setattr(http.client, "HTTPSConnection", Plain)
+  host = remote.address.removeprefix("http://")
+  address = f"https://{host}/x.npz"
+  remote.locations = [f"{hop.format(host)}/x.npz" for hop in hops]
+  with pytest.raises(
+    UserError, match=r"cannot be downloaded .it redirects from https to http, which"
+  ):
+    download.fetch(address)
+  assert not files(cache) and not remote.log
+  remote.locations = ["/y.npz", f"https://{host}/z.npz"]  # Others are followed.
+  assert download.fetch(address).read_bytes() == BODY
+  remote.locations = [f"{remote.address}/y.npz", f"https://{host}/z.npz"]
+  assert download.fetch(f"http://{host}/http.npz").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("location, why", [
+  ("file:///etc/hostname", "from http to file"), ("ftp://127.0.0.1/x", "from http to ftp"),
+  ("data:text/plain,x", "from http to data"), ("//u:hunter2@127.0.0.1/x", "no valid address"),
+  ("http://[/x", "no valid address"), ("/x.npz", "in a circle"), ("", "to no address"),
+])  # fmt: skip
+def test_redirects_elsewhere_are_refused(remote, cache, location, why, monkeypatch):
+  remote.locations = [location] * 99
+  fails(remote, why)
+  assert not files(cache) and len(remote.authorizations) < 20
+
+
+def test_a_password_is_not_handed_on(remote):
+  with serve() as second:
+    remote.locations = [f"{second.address}/x.npz"]
+    path = download.fetch(remote.address.replace("://", "://me:hunter2@") + "/x.npz")
+    assert path.read_bytes() == BODY
+    assert remote.authorizations[0] and second.authorizations == [None]
+
+
+def containers(tmp_path):
+  """A file of each container that tells its own end."""
+  array = np.arange(9000, dtype=np.float32)
+  np.savez(tmp_path / "x.npz", a=array, b=array)
+  safetensors.numpy.save_file({"a": array, "b": array}, tmp_path / "x.safetensors")
+  torch.save({"a": torch.from_numpy(array)}, tmp_path / "x.pth")
+  return [(tmp_path / f"x{suffix}").read_bytes() for suffix in (".npz", ".safetensors", ".pth")]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"one"'}])
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_without_a_length_a_file_tells_its_own_end(remote, cache, tmp_path, kind, headers):
+  remote.framing, remote.headers, remote.body = "close", headers, containers(tmp_path)[kind]
+  size = len(remote.body)
+  for kept in (5, 300, 20_000, size - 30, size - 1):
+    remote.cuts = [kept, *[0] * 9]
+    fails(remote)
+    assert "x.npz" not in files(cache)
+    remote.cuts = []
+    for part in cache.iterdir():
+      part.unlink()
+  remote.cuts = [20_000]
+  assert download.fetch(f"{remote.address}/x.npz").read_bytes() == remote.body
+  assert statuses(remote)[-2:] == [200, 206 if headers else 200]
+
+
+def test_without_a_length_or_an_end_only_a_digest_proves_a_file(remote, cache):
+  remote.framing = "close"
+  fails(remote, "the server tells no length, so a cut file could not be told")
+  assert not files(cache)
+  digest = "sha256:" + hashlib.sha256(BODY).hexdigest()
+  remote.cuts = [600_000]
+  path = download.fetch(f"{remote.address}/x.npz", digest)
+  assert path.read_bytes() == BODY and len(remote.log) == 3
+  remote.headers = {"x-goog-hash": google(BODY)}
+  assert download.fetch(f"{remote.address}/y.npz").read_bytes() == BODY
+
+
+def test_chunks_that_are_cut_are_told(remote, cache):
+  remote.framing, remote.cuts = "chunked", [600_000, *[0] * 9]
+  fails(remote, "IncompleteRead")
+  assert "x.npz" not in files(cache)
+  remote.cuts = []
+  assert download.fetch(f"{remote.address}/x.npz").read_bytes() == BODY
 
 
 def google(body):

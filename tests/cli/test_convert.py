@@ -3,6 +3,7 @@
 """`vit-jax convert`: chains of formats that come back bit by bit, and the proof of each link."""
 
 import re
+import sys
 
 import jax
 import numpy as np
@@ -141,3 +142,19 @@ def test_mistakes_are_one_sentence(out, options, message, tmp_path, capsys):
   error = capsys.readouterr().err.splitlines()[-1]
   assert message in error
   assert not (tmp_path / out).exists()
+
+
+@pytest.mark.parametrize("out, package", [("b.npz", "torch"), ("b.safetensors", "timm"),
+                                          ("hf", "torch"), ("hf", "transformers")])  # fmt: skip
+def test_what_cannot_be_verified_is_not_written(out, package, tmp_path, capsys, monkeypatch):
+  save_checkpoint(tmp_path / "a.npz", *noisy())
+  monkeypatch.setitem(sys.modules, package, None)
+  assert run(tmp_path / "a.npz", tmp_path / out, "--verify") == 2
+  error = capsys.readouterr().err
+  assert f"this needs {package}; install it with" in error
+  assert not (tmp_path / out).exists()
+
+
+def test_two_towers_are_not_written_to_be_verified(tmp_path, capsys):
+  assert run("none.npz", tmp_path / "b.npz", "--verify", model="LiT-B16B", options=[]) == 2
+  assert "no model of these two towers" in capsys.readouterr().err

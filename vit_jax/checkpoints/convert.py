@@ -31,6 +31,10 @@ from vit_jax.models.lit import TwoTowers
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
+_NO_TWO_TOWERS = (
+  "PyTorch has no model of these two towers to verify with; convert and verify the image tower "
+  "alone (tests/parity/test_lit.py puts both together)."
+)
 
 
 def convert(
@@ -97,12 +101,27 @@ def _open(
   if scheme and not f"{read.scheme}_".startswith(f"{scheme}_"):  # "timm" is "timm_swin" too.
     has = reading.SCHEMES[read.scheme].name if read.scheme in reading.SCHEMES else "none known here"
     raise UserError(
-      f"{source} does not have the names of {reading.SCHEMES[scheme].name}, but of {has}; "
+      f"{read.origin} does not have the names of {reading.SCHEMES[scheme].name}, but of {has}; "
       "leave --from out to let the names tell."
     )
   if "pre_logits/kernel" in read.flat:
     options = {"representation_size": read.flat["pre_logits/kernel"].shape[-1], **options}
   return pretrained.open_checkpoint(name, read, checkpoint_image_size=size, **options)
+
+
+def check_verifiable(destination: str | os.PathLike, name: str, format: str | None = None) -> None:
+  """Refuses, before anything is written, what `verify` could not run after it.
+
+  Args:
+    destination, name, format: as `convert` takes them.
+
+  Raises:
+    UserError: torch, and timm or transformers, are not installed, or have no such model.
+  """
+  if registry.get_entry(name).text:
+    raise UserError(_NO_TWO_TOWERS)
+  is_hf = saving.format_of(pathlib.Path(destination), format) == "hf"
+  counterpart.check_installed("transformers" if is_hf else "timm")
 
 
 def verify(
@@ -132,10 +151,7 @@ def verify(
     UserError: torch, and timm or transformers, are not installed, or have no such model.
   """
   if isinstance(model, TwoTowers):
-    raise UserError(
-      "PyTorch has no model of these two towers to verify with; convert and verify the image tower "
-      "alone (tests/parity/test_lit.py puts both together)."
-    )
+    raise UserError(_NO_TWO_TOWERS)
   channels = adapt.input_channels(tree.from_tree(variables["params"]))
   metadata = reading.read_metadata(destination)
   size = metadata.get("image_size") or metadata.get("input", {}).get("crop", 224)

@@ -6,6 +6,7 @@ For proofs (`vit-jax convert --verify`); needs torch, and timm or transformers.
 """
 
 import functools
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,15 @@ def run(path: str | os.PathLike, model: Any, images: np.ndarray) -> np.ndarray:
 
       theirs.load_state_dict(safetensors.torch.load_file(path), strict=True)
     return theirs.eval().to(pixels.dtype)(pixels).numpy()
+
+
+def check_installed(library: str) -> None:
+  """Raises a UserError unless torch and this library, timm or transformers, can be imported."""
+  for package in ("torch", library):
+    try:
+      importlib.import_module(package)
+    except (ImportError, RuntimeError) as error:
+      raise UserError(_missing(package)) from error
 
 
 def _missing(package: str) -> str:

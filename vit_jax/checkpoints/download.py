@@ -12,6 +12,7 @@ The environment decides how:
                    The place in the cache stays that of the original address.
 """
 
+import hashlib
 import os
 import re
 import urllib.parse
@@ -22,6 +23,9 @@ from vit_jax.errors import UserError
 
 # Public buckets answer here without credentials.
 GCS_ENDPOINT = "https://storage.googleapis.com/"
+# As torch.hub names files: -1234abcd.pth is the start of their sha256. All in decimal it is rather
+# a date, or the number of a step.
+HUB_DIGEST = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.(pth|pt|bin|ckpt)(\.tar)?$")
 
 
 def cache_dir() -> Path:
@@ -34,45 +38,53 @@ def cache_dir() -> Path:
 
 def to_https(address: str) -> str:
   """`gs://bucket/file` as its public https address; others as they are."""
-  if not address.startswith("gs://"):
+  if not address.lower().startswith("gs://"):
     return address
   return GCS_ENDPOINT + urllib.parse.quote(address[5:], safe="/+")
 
 
 def is_address(source: str | os.PathLike) -> bool:
   """Whether `source` has to be fetched, as opposed to a local path."""
-  return str(source).startswith(("https://", "http://", "gs://"))
+  return str(source).lower().startswith(("https://", "http://", "gs://"))
 
 
 def cached_path(address: str) -> Path:
-  """Where the cache keeps the file of an address: by host and path.
+  """Where the cache keeps the file of an address: by host, port and path.
 
   Raises:
     UserError: the address has no host or no file.
   """
   try:
     parsed = urllib.parse.urlsplit(to_https(address))
-  except ValueError:  # Brackets that hold no IPv6 address.
-    parsed = urllib.parse.urlsplit("")
+    host, port = parsed.hostname, parsed.port
+  except ValueError:  # Brackets that hold no IPv6 address, or a port that is no number.
+    parsed, host = urllib.parse.urlsplit(""), None
   parts = [p for p in urllib.parse.unquote(parsed.path).split("/") if p not in ("", ".", "..")]
-  if not parsed.hostname or not parts:
-    raise UserError(f"{address} names no file; pass an address like https://host/path/weights.npz.")
-  if parsed.query:
-    parts[-1] += "?" + urllib.parse.quote(parsed.query, safe="=&")
-  return cache_dir().joinpath(parsed.hostname, *parts)
+  if not host or not parts:
+    # What cannot be parsed is not shown: a password may be anywhere in it.
+    shown = transfer.without_secrets(address) if host else address.partition("://")[0] + "://..."
+    raise UserError(f"{shown} names no file; pass an address like https://host/path/weights.npz.")
+  if port not in (None, {"https": 443, "http": 80}.get(parsed.scheme)):
+    host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+  # Secrets are told apart without standing in a file's name.
+  hashed = lambda value: hashlib.sha256(value.encode()).hexdigest()[:8]
+  if query := urllib.parse.urlsplit(transfer.without_secrets(parsed.geturl(), hashed)).query:
+    parts[-1] += "?" + urllib.parse.quote(query, safe="=&")
+  return cache_dir().joinpath(host, *parts)
 
 
 def fetch(source: str | os.PathLike, checksum: str | None = None) -> Path:
   """Returns a local file for a path or address, downloading it at most once.
 
   A connection that is cut is taken up again where it broke; processes that want the same file wait
-  for the first one. Downloads are verified by their length, and by the MD5 that Google's storage
-  sends along.
+  for the first one. Downloads are verified by their length, by the MD5 that Google's storage sends
+  along, and by the digest in a name like torch.hub's. A user and password in an address are sent to
+  its host, and are never shown.
 
   Args:
     source: a local path, or an https://, http:// or gs:// address.
     checksum: "sha256:..." or "md5:..." of the file in hexadecimal, at least its first 8 digits
-      (torch.hub's file names carry so many); cached files and local paths are held to it too.
+      cached files and local paths are held to it too. None: the one in an address's file name.
 
   Raises:
     UserError: the address cannot be fetched, and which place a copy made by hand belongs in; or
@@ -84,13 +96,17 @@ def fetch(source: str | os.PathLike, checksum: str | None = None) -> Path:
     return transfer.verified(Path(source).expanduser(), checksum)
   address, target = str(source), cached_path(str(source))
   url = _mirrored(to_https(address))
+  if checksum is None and (
+    digest := HUB_DIGEST.search(urllib.parse.urlsplit(to_https(address)).path)
+  ):
+    checksum = f"sha256:{digest[1]}"
   try:
     if target.is_file():
       return transfer.verified(target, checksum)
     if os.environ.get("VIT_JAX_OFFLINE", "").lower() not in ("", "0", "false", "no"):
       raise UserError(
-        f"{address} is not in the cache and VIT_JAX_OFFLINE forbids to fetch it; "
-        f"put the file at {target} or unset VIT_JAX_OFFLINE."
+        f"{transfer.without_secrets(address)} is not in the cache and VIT_JAX_OFFLINE forbids to "
+        f"fetch it; put the file at {target} or unset VIT_JAX_OFFLINE."
       )
     target.parent.mkdir(parents=True, exist_ok=True)
     transfer.bring(url, target, checksum)
@@ -105,7 +121,8 @@ def fetch(source: str | os.PathLike, checksum: str | None = None) -> Path:
 def _mirrored(url: str) -> str:
   mirror = os.environ.get("VIT_JAX_MIRROR")
   if mirror and not mirror.startswith(("https://", "http://")):
-    raise UserError(f"VIT_JAX_MIRROR={mirror} is no address; set one like https://host/path.")
+    shown = transfer.without_secrets(mirror)
+    raise UserError(f"VIT_JAX_MIRROR={shown} is no address; set one like https://host/path.")
   if mirror and url.startswith(GCS_ENDPOINT):
     url = mirror.rstrip("/") + "/" + url.removeprefix(GCS_ENDPOINT)
   # Spaces and letters beyond ASCII have to be escaped; what already is stays.

@@ -10,9 +10,12 @@ is the only one that timm reads. Which names mean what is data, in the tables be
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import tempfile
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.metadata import decoded
 from vit_jax.checkpoints.tree import STATISTICS, Flat, as_float32, unstack_layers
 from vit_jax.errors import UserError
 
@@ -55,6 +59,19 @@ TO_RELEASED = [
 ]
 # Old GroupNorm, and that of big_vision's BiT, stored its parameters as (1, 1, 1, C).
 SQUEEZED = re.compile(r"(^|/)(gn(\d+|_root|_proj)|norm-pre-head)/(scale|bias)$")
+
+# What zipfile raises for a damaged archive, and NumPy for the damaged header of an array.
+DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError, RuntimeError),
+  *(ValueError, TypeError, LookupError, OverflowError, SyntaxError, tokenize.TokenError),
+)
+DEFLATE_RATIO = 1032  # A byte of deflate stands for no more bytes than this.
+# By version of the format; the third differs from the second in names of fields, which we refuse.
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+  (3, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def renamed(flat: Mapping[str, Any], table: list[tuple[str, str]]) -> dict[str, Any]:
@@ -130,27 +147,82 @@ def read_npz(path: str | os.PathLike, only: str | None = None) -> tuple[Flat, di
     raise UserError(f"{path} holds a single array (.npy), not named parameters; pass an .npz file.")
   if not magic.startswith(b"PK"):
     raise UserError(f"{path} is not an .npz file (it does not begin like a zip archive).")
+  flat = {}
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      if any(not member.endswith(".npy") for member in archive.zip.namelist()):
+    with zipfile.ZipFile(path) as archive:
+      infos = members(archive, path)
+      if any(not info.filename.endswith(".npy") for info in infos):
         raise UserError(
           f"{path} is a zip archive, but not an .npz file: it holds other things too."
         )
-      flat = {name: archive[name] for name in archive.files if only in (None, name)}
+      for info in infos:
+        name = info.filename.removesuffix(".npy")
+        if only in (None, name):
+          flat[name] = _read_array(archive, info, path)
   except UserError:
     raise
-  except ValueError as error:
-    if "allow_pickle" not in str(error):
-      raise UserError(f"{path} is damaged ({error}); fetch or copy it again.") from error
-    raise UserError(
-      f"{path} holds pickled Python objects, which could run code and are never loaded; "
-      "pass a file with plain arrays."
-    ) from error
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, SyntaxError) as error:
+  except DAMAGED as error:
     raise UserError(f"{path} is truncated or damaged; fetch or copy it again.") from error
   if not flat and only is None:
     raise UserError(f"{path} is an empty .npz file; it holds no parameters.")
-  return flat, _decoded(flat.pop(METADATA, None))
+  entry = flat.pop(METADATA, None)
+  return flat, {} if entry is None else decoded(entry.tobytes(), path)
+
+
+def members(archive: zipfile.ZipFile, path: str | os.PathLike) -> list[zipfile.ZipInfo]:
+  """The members of an archive that NumPy or torch wrote, none of which can unpack without end.
+
+  Raises:
+    UserError: one is encrypted, compressed otherwise, there twice, or larger than it can be.
+  """
+  infos, seen = archive.infolist(), set()
+  room = os.path.getsize(path)
+  for info in infos:
+    name, size, packed = info.filename, info.file_size, info.compress_size
+    if info.flag_bits & 1:
+      raise UserError(f"{path} is encrypted ({name!r} in it); pass a file without a password.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+      raise UserError(
+        f"{path} has {name!r} compressed by method {info.compress_type}, but only stored and "
+        "deflated arrays can be read; save it again with numpy.savez."
+      )
+    if name in seen:
+      raise UserError(f"{path} holds {name!r} twice; save it again with each name once.")
+    if info.comment:  # Which nobody writes here; a wrong length of it swallows other members.
+      raise UserError(f"{path} is damaged at {name!r} in its directory; fetch or copy it again.")
+    seen.add(name)
+    room -= packed
+    stored = info.compress_type == zipfile.ZIP_STORED
+    if (stored and size != packed) or size > DEFLATE_RATIO * (packed + 1) or room < 0:
+      raise UserError(
+        f"{path} is damaged: it says that {name!r} has {size:,} bytes, packed as {packed:,}, which "
+        "cannot be; fetch or copy it again."
+      )
+  return infos
+
+
+def _read_array(
+  archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str | os.PathLike
+) -> np.ndarray:
+  """One array, after its header was found to say no more than there is."""
+  with archive.open(info) as file, warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Headers that Python 2 wrote, and odd ones of damaged files.
+    shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    size = info.file_size - file.tell()
+    if dtype.hasobject:
+      raise UserError(
+        f"{path} holds pickled Python objects, which could run code and are never loaded; "
+        "pass a file with plain arrays."
+      )
+    if dtype.names is not None or dtype.subdtype or not dtype.itemsize:
+      raise UserError(f"{path} has {info.filename!r} of dtype {dtype}; pass a file of numbers.")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+      raise UserError(
+        f"{path} is damaged: {info.filename!r} says that it has shape {str(shape)[:60]} and "
+        f"dtype {dtype}, but it holds {size:,} bytes; fetch or copy it again."
+      )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def write_npz(
@@ -188,13 +260,3 @@ def atomic(path: str | os.PathLike) -> Iterator[str]:
     if temporary is not None:
       with contextlib.suppress(FileNotFoundError):
         os.remove(temporary)
-
-
-def _decoded(entry: np.ndarray | None) -> dict[str, Any]:
-  if entry is None:
-    return {}
-  try:
-    metadata = json.loads(entry.tobytes().decode())
-  except ValueError:
-    return {}
-  return metadata if isinstance(metadata, dict) else {}

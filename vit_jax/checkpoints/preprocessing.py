@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints import download, grids, identity, reading, torch_files
+from vit_jax.checkpoints import download, grids, identity, reading, torch_files, transfer
 from vit_jax.checkpoints.augreg import FILENAME
 from vit_jax.checkpoints.huggingface import CONFIG, PREPROCESSOR, read_json
 from vit_jax.data.transforms import Preprocess, Preprocessing
@@ -127,7 +127,8 @@ def preprocessing_for(
       registry.resolve_name(path.name)  # Rather a misspelt name: raises with the nearest.
     settings, told_by = _from_path(path, size)
   preprocess = Preprocess(settings)
-  logger.info("Images for %s, as %s says: %s.", source, told_by, preprocess)
+  shown = transfer.without_secrets(os.fspath(source))
+  logger.info("Images for %s, as %s says: %s.", shown, told_by, preprocess)
   return preprocess
 
 

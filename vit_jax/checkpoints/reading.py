@@ -16,7 +16,6 @@ from typing import Any
 
 import flax.linen as nn
 
-from vit_jax import keys
 from vit_jax.checkpoints import (
   bit,
   grids,
@@ -29,15 +28,12 @@ from vit_jax.checkpoints import (
   torch_files,
   tree,
 )
+from vit_jax.checkpoints.metadata import as_tuples
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 
 logger = logging.getLogger(__name__)
-
-# Of the metadata that we write. Version 1 did not name the model if its sizes were others than the
-# registry's, and its image_size could be that of a square which was only guessed.
-VERSION = 2
 
 # Fields of a model that its weights decide, because the same weights mean other numbers without.
 NUMERICS = (
@@ -284,35 +280,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
   path = Path(path)
   container = _container(path)
   arrays, metadata = readers[container](path)
-  return arrays, _checked(metadata, path) or _beside(path, container)
-
-
-# What we write beside weights, and its type.
-_DECLARED = {
-  "version": int,
-  "model": str | None,
-  "config": dict,
-  "class_names": tuple[str, ...],
-  "image_size": tuple[int, int],
-  "input": dict,
-  "text": dict,
-}
-
-
-def _checked(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
-  """Our metadata, of a version that is known and with the types that we write."""
-  version = metadata.get("version", VERSION)
-  if keys.fits(version, int) and version > VERSION:
-    raise UserError(
-      f"{path} was written by a later version of vit_jax; update this one to read it."
-    )
-  for key, declared in _DECLARED.items():
-    if key in metadata and not keys.fits(_tuples(metadata[key]), declared):
-      raise UserError(
-        f"{path}: the metadata beside its weights is damaged ({key}={metadata[key]!r}); fetch or "
-        "copy it again."
-      )
-  return dict(metadata)
+  return arrays, metadata or _beside(path, container)
 
 
 def _beside(path: Path, container: str) -> dict[str, Any]:
@@ -338,12 +306,12 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     run = restore.existing_run(path)
     return _run_metadata(run, run.create_model())
   if container == "npz":
-    return _checked(npz.read_npz(path, only=npz.METADATA)[1], path)
+    return npz.read_npz(path, only=npz.METADATA)[1]
   file = torch_files.folder_weights(path)[0] if container == "folder" else path
   own = {}
   if _container(file) == "safetensors":
     own = torch_files.read_safetensors(file, tensors=False)[1]
-  return _checked(own, path) or _beside(path, container)
+  return own or _beside(path, container)
 
 
 def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
@@ -390,7 +358,7 @@ def told_fields(metadata: Mapping[str, Any], entry: registry.Entry, origin: str)
   if not {*told} <= {*usual}:
     unknown = ", ".join(sorted({*told} - {*usual}))
     raise UserError(f"{damaged} (it has {unknown}); fetch or copy it again.")
-  fields = {key: _tuples(value) for key, value in told.items()}
+  fields = {key: as_tuples(value) for key, value in told.items()}
   for key, value in fields.items():
     if not registry.takes(entry.module, key, value):
       raise UserError(f"{damaged} ({key}={value!r}); fetch or copy it again.")
@@ -399,13 +367,6 @@ def told_fields(metadata: Mapping[str, Any], entry: registry.Entry, origin: str)
     for key, value in fields.items()
     if key not in (*NUMERICS, "num_classes") and value != usual[key]
   }
-
-
-def _tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that fields of a model hold."""
-  if isinstance(value, Mapping):
-    return {key: _tuples(inner) for key, inner in value.items()}
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def read_source(

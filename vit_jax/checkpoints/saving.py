@@ -24,7 +24,8 @@ from vit_jax.checkpoints import (
   torch_files,
   tree,
 )
-from vit_jax.checkpoints.reading import NUMERICS, VERSION
+from vit_jax.checkpoints.metadata import VERSION
+from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models import registry

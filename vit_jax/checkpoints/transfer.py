@@ -14,6 +14,7 @@ import email.utils
 import hashlib
 import http.client
 import io
+import json
 import logging
 import os
 import re
@@ -21,8 +22,10 @@ import secrets
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +46,26 @@ BACKOFF_SECONDS = (1, 2, 4, 8)  # Between tries that bring nothing new; one that
 CHUNK_BYTES = 1 << 18
 # Answers after which the same request may succeed; any other HTTP error is final.
 PASSING_ERRORS = (408, 429, 500, 502, 503, 504)
+# Parameters of a query whose values are as good as a password: X-Goog-Signature, access_token, ...
+SECRET = re.compile(
+  r"sig|token|key|secret|pass|pwd|cred|auth|jwt|session|policy|hmac", re.IGNORECASE
+)
+
+
+def without_secrets(url: str, instead: Callable[[str], str] = lambda value: "...") -> str:
+  """An address that may be shown: no user, password or fragment, and no secret of the query.
+
+  Args:
+    url: any text.
+    instead: what stands for the value of a secret parameter.
+  """
+  url, _, query = re.sub(r"(?<=://)[^/?#]*@", "", url).partition("#")[0].partition("?")
+  parts = re.split(r"([&;])", query)
+  for index, part in enumerate(parts):
+    name, equals, value = part.partition("=")
+    if equals and SECRET.search(urllib.parse.unquote(name)):
+      parts[index] = f"{name}={instead(value)}"
+  return url + ("?" + "".join(parts) if query else "")
 
 
 def bring(url: str, target: Path, checksum: str | None) -> None:
@@ -169,6 +192,7 @@ class _Failed(Exception):
 
 def _download(url: str, target: Path, partial: _Partial, checksum: str | None) -> None:
   """Brings the file at `url` to `target`; tries again while that may help."""
+  shown = without_secrets(url)
   columns = (
     rich.progress.TextColumn("{task.description}"),
     rich.progress.BarColumn(),
@@ -192,15 +216,15 @@ def _download(url: str, target: Path, partial: _Partial, checksum: str | None) -
           kept = partial.size if partial.validator else 0
           resume = f"run the same command to go on after {kept:,} bytes, or " if kept else ""
           raise UserError(
-            f"{url} cannot be downloaded ({failed}); "
+            f"{shown} cannot be downloaded ({failed}); "
             f"{resume}fetch it elsewhere and put it at {target}."
           ) from failed
         wait = BACKOFF_SECONDS[failures]
         failures += 1
-        logger.warning("%s: %s; trying again in %g s.", url, failed, wait)
+        logger.warning("%s: %s; trying again in %g s.", shown, failed, wait)
         time.sleep(wait)
   os.replace(partial.path, target)
-  logger.info("Downloaded %s to %s.", url, target)
+  logger.info("Downloaded %s to %s.", shown, target)
 
 
 def _receive(
@@ -211,7 +235,7 @@ def _receive(
   headers = {"User-Agent": "vit_jax"}
   if size:
     headers |= {"Range": f"bytes={size}-", "If-Range": partial.validator}
-  with _open(urllib.request.Request(url, headers=headers), reached) as response:
+  with _open(url, headers, reached) as response:
     resumed = response.status == 206 and _continues(response.headers, size, partial.validator)
     if not resumed and size and response.status in (206, 416):
       # The file is another one by now, of a server that does not heed If-Range: from zero.
@@ -223,12 +247,13 @@ def _receive(
     if response.headers.get_content_type() == "text/html":
       raise _Failed("the answer is a web page", again=False)
     if resumed:
-      logger.info("Resuming %s after %s bytes.", url, f"{size:,}")
+      logger.info("Resuming %s after %s bytes.", without_secrets(url), f"{size:,}")
     else:
       size = 0
       partial.begin(_validator(response.headers), _google_md5(response.headers))
-    length = response.headers.get("Content-Length", "")
-    total = size + int(length) if length.isdecimal() else None
+    # Without a length, only chunks tell their end.
+    total = None if response.length is None else size + response.length
+    ends = total is not None or response.chunked
     with open(partial.path, "ab") as file:
       for chunk in _chunks(response):
         file.write(chunk)
@@ -242,20 +267,70 @@ def _receive(
   for expected in filter(None, (checksum, partial.checksum)):
     if problem := _mismatch(partial.path, expected):
       partial.begin()
-      raise _Failed(problem, again=resumed)  # The bytes from before may be the bad ones.
+      # The bytes from before may be the bad ones, and those to come were perhaps cut.
+      raise _Failed(problem, again=resumed or not ends)
+  if ends or checksum or partial.checksum or (whole := _is_whole(partial.path)):
+    return
+  if whole is None:
+    partial.begin()
+    raise _Failed("the server tells no length, so a cut file could not be told", again=False)
+  raise _Failed(f"the connection ended after {size:,} bytes, before the file did", again=True)
 
 
-def _open(request: urllib.request.Request, reached: bool) -> http.client.HTTPResponse:
-  """The answer to a request, whatever its status."""
+def _is_whole(path: Path) -> bool | None:
+  """Whether a zip archive or safetensors file is complete by its own account; None for others."""
+  with open(path, "rb") as file:
+    head = file.read(9)
+    try:
+      if head.startswith(b"PK"):
+        with zipfile.ZipFile(file) as archive:  # Its directory is its end.
+          return not min((info.header_offset for info in archive.infolist()), default=0)
+      if head[8:] != b"{":
+        return None
+      length = int.from_bytes(head[:8], "little")
+      file.seek(8)
+      header = json.loads(file.read(min(length, path.stat().st_size)))
+      ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+      return path.stat().st_size == 8 + length + max(ends, default=0)
+    except (zipfile.BadZipFile, ValueError, TypeError, LookupError, AttributeError, RuntimeError):
+      return False
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+  """Follows http and https, but never from https to http, where anyone may change the file."""
+
+  def http_error_302(self, request, response, code, message, headers):
+    if location := headers.get("Location") or headers.get("URI"):
+      old, new = (
+        request.type,
+        urllib.parse.urlsplit(urllib.parse.urljoin(request.full_url, location)),
+      )
+      if new.scheme not in ("http", "https") or (old, new.scheme) == ("https", "http"):
+        raise _Failed(f"it redirects from {old} to {new.scheme}, which is not safe", again=False)
+    return super().http_error_302(request, response, code, message, headers)
+
+  http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _open(url: str, headers: dict[str, str], reached: bool) -> http.client.HTTPResponse:
+  """The answer to a request, whatever its status, if it is no redirect."""
   try:
-    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    parsed = urllib.parse.urlsplit(url)
+    user, _, host = parsed.netloc.rpartition("@")
+    request = urllib.request.Request(parsed._replace(netloc=host).geturl(), headers=headers)
+    if user:  # Only for this host, not for one that it redirects to.
+      encoded = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+      request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS)
   except urllib.error.HTTPError as error:
+    if error.status in (301, 302, 303, 307, 308):
+      raise _Failed("it redirects in a circle, or to no address", again=False) from error
     return error
   except urllib.error.URLError as error:
     # Without a network, waiting does not help; a connection that was there may come back.
     raise _Failed(error.reason, again=reached) from error
-  except (ValueError, http.client.InvalidURL) as error:
-    raise _Failed(error, again=False) from error
+  except (ValueError, http.client.InvalidURL) as error:  # Whose texts quote the address.
+    raise _Failed("it is, or redirects to, no valid address", again=False) from error
   except (OSError, http.client.HTTPException) as error:
     raise _Failed(error, again=True) from error
 

@@ -61,9 +61,12 @@ def main(argv: list[str]) -> int:
   if arguments.eps is not None:
     overrides["layer_norm_eps"] = arguments.eps
 
-  from vit_jax.checkpoints import convert
+  from vit_jax.checkpoints import convert, identity
 
   scheme = None if arguments.scheme == "auto" else arguments.scheme
+  if arguments.verify:
+    name, _ = identity.resolve(arguments.model, arguments.source)
+    convert.check_verifiable(arguments.destination, name, arguments.to)
   model, variables = convert.convert(
     arguments.source,
     arguments.destination,
