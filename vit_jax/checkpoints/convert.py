@@ -67,10 +67,10 @@ def convert(
     model, variables, metadata = _read(source, name, scheme, overrides)
   about = ("class_names", "image_size", "text")
   kept = {key: metadata[key] for key in about if key in metadata}
-  try:
-    kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
-  except UserError as error:
-    logger.info("The registry's preprocessing is written: %s", error)
+  if told := preprocessing.told_preprocessing(source):
+    kept["input"] = preprocessing.to_metadata(told.settings)
+  else:
+    logger.info("The registry's preprocessing is written: %s does not tell its own.", source)
   saving.save_checkpoint(destination, model, variables, format=format, metadata=kept)
   return model, variables
 

@@ -16,7 +16,14 @@ import flax.linen as nn
 import numpy as np
 
 from vit_jax.checkpoints import adapt, bit, download, metaformer, mobilevit, swin, torch, tree
-from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of, read_source
+from vit_jax.checkpoints.reading import (
+  NUMERICS,
+  SCHEMES,
+  TOLD_BY_FILES,
+  Source,
+  family_of,
+  read_source,
+)
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
 from vit_jax.models import registry
@@ -158,7 +165,7 @@ def from_pretrained(
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))
-  _check_heads(source, model)
+  _check_told(source, model)
   flat = dict(flat)
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   return model, tree.to_variables(flat, scanned=tree.is_scanned(model))
@@ -256,7 +263,7 @@ def _numerics(
   fields = registry.model_fields(entry.module)
   scheme = SCHEMES[source.scheme]
   chosen, told = {}, []
-  for field in (f for f in NUMERICS if f in fields):
+  for field in (f for f in (*NUMERICS, *TOLD_BY_FILES) if f in fields):
     if field in overrides:
       value, where = overrides[field], "argument"
     elif field in source.metadata:
@@ -272,14 +279,23 @@ def _numerics(
   return chosen
 
 
-def _check_heads(source: Source, model: nn.Module) -> None:
-  """Refuses weights for another number of attention heads, which would give other numbers."""
-  theirs = source.metadata.get("attention_heads")
-  ours = getattr(model, "num_heads", theirs)
-  if theirs is not None and theirs != ours:
+def _check_told(source: Source, model: nn.Module) -> None:
+  """Refuses weights of which config.json says something else than the model does.
+
+  Some of it no weights tell, such as attention heads: the same shapes would give other numbers.
+  """
+  for field, theirs in source.metadata.get("told", {}).items():
+    ours = getattr(model, field, theirs)
+    if theirs != (tuple(ours) if isinstance(ours, (tuple, list)) else ours):
+      raise UserError(
+        f"{source.origin} is a model of {field}={theirs}, as its config.json says, and not of "
+        f"{ours}; pass {field}={theirs}, or the name of the model that it is of."
+      )
+  activation = source.metadata.get("pooler_act", "tanh")
+  if activation != "tanh" and getattr(model, "representation_size", None):
     raise UserError(
-      f"{source.origin} is a model of {theirs} attention heads, as its config.json says, and not "
-      f"of {ours}; pass num_heads={theirs}, or the name of the model that it is of."
+      f"{source.origin} has pooler_act={activation!r}, as its config.json says, and pre_logits has "
+      "'tanh' only; load it without its pooler (representation_size=None)."
     )
 
 

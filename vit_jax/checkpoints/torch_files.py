@@ -57,6 +57,12 @@ def read_safetensors(
   return state, ours if isinstance(ours, dict) else {}
 
 
+def safetensors_names(path: str | os.PathLike) -> list[str]:
+  """The names of a `.safetensors` file's tensors, none of which is read."""
+  with safetensors.safe_open(path, framework="numpy") as file:
+    return list(file.keys())
+
+
 # What the weights of a folder are called; an index names the files that hold each tensor.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
