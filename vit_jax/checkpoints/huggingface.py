@@ -370,8 +370,9 @@ class _Reader:
 
   def class_names(self) -> dict[str, Any]:
     """`id2label` in the order of its numbers, {} if there are no names."""
-    names = self.config.get("id2label") or {}
-    order = [str(index) for index in range(len(names))]
+    names = self.config.get("id2label")
+    names = {} if names is None else names
+    order = [str(index) for index in range(len(names) if isinstance(names, dict) else 0)]
     if not isinstance(names, dict) or {*names} != {*order}:
       self.refuse("id2label", 'an object with the keys "0", "1", ... without a gap')
     labels = [names[key] for key in order]

@@ -36,6 +36,7 @@ _HEADS |= {"so400m": 16, "giant": 16, "giantopt": 16, "gigantic": 16}
 _ARCHITECTURES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], dict[str, Any]]], ...] = (
   (re.compile(r".*quickgelu"), lambda match: {"act_layer": "quick_gelu"}),
   (re.compile(r"vit_base_patch16_gap_224$"), lambda match: {"num_heads": 16}),
+  (re.compile(r"vit_base_patch\d+_plus_"), lambda match: {"num_heads": 14}),
   (
     re.compile(
       r"vit_(?:(so400m)_patch16|(giantopt)_patch16|(base)_patch32)_siglip"
@@ -53,7 +54,9 @@ _ARCHITECTURES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], dict[str,
   (re.compile(r"swinv2_\w+_window(\d+)_"), lambda match: {"window_size": int(match[1])}),
   (re.compile(r"swinv2_"), lambda match: {}),
   (
-    re.compile(rf"(?:vit|deit3?|flexivit)_({'|'.join(_HEADS)})(?:_distilled)?(?:_(?!resnet)|$)"),
+    re.compile(
+      rf"(?:vit|deit3?|flexivit|eva)_({'|'.join(_HEADS)})(?:_distilled)?(?:_(?!resnet)|$)"
+    ),
     lambda match: {"num_heads": _HEADS[match[1]]},
   ),
 )
