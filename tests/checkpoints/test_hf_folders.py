@@ -285,6 +285,6 @@ def test_other_attention_heads_are_refused(tmp_path):
   save_checkpoint(tmp_path / "ours", model, variables, metadata={"image_size": [*size]})
   opened(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
   with pytest.raises(
-    UserError, match=r"is a model of 2 attention heads, .* and not of 4; pass num_"
+    UserError, match=r"is a model of num_heads=2, .* and not of 4; pass num_heads=2"
   ):
     from_pretrained(name, tmp_path / "theirs", **{**fields, "num_heads": 4})

@@ -189,6 +189,17 @@ def test_a_damaged_folder_is_refused(tmp_path):
   [
     *(dict(model_type=["vit"]), dict(hidden_act=["gelu"]), dict(image_size="large")),
     *(dict(image_size=2.5), dict(id2label=["cat"]), dict(id2label={"first": "cat"})),
+    *(dict(image_size=None), dict(image_size=-1), dict(image_size=True), dict(image_size=10**9)),
+    *(dict(image_size=[32]), dict(image_size=[]), dict(image_size=[32, "32"]), dict(image_size={})),
+    *(dict(layer_norm_eps=None), dict(layer_norm_eps="1e-6"), dict(layer_norm_eps=0)),
+    *(dict(layer_norm_eps=float("nan")), dict(layer_norm_eps=True), dict(layer_norm_eps=[1e-6])),
+    *(dict(num_attention_heads=None), dict(num_attention_heads="2"), dict(num_attention_heads=0)),
+    *(dict(num_hidden_layers=2.0), dict(hidden_size=False), dict(hidden_act=None)),
+    *(dict(qkv_bias=None), dict(qkv_bias=1), dict(hidden_act={}), dict(model_type=None)),
+    *(dict(id2label={"1": "a", "2": "b"}), dict(id2label={"0": "a", "2": "b"})),
+    *(dict(id2label={"0": "a", "-1": "b"}), dict(id2label={"0": "a", "01": "b"})),
+    *(dict(id2label={"0": "a", "a": "b"}), dict(id2label={"0": 5}), dict(id2label={"0": None})),
+    *(dict(id2label={"0": ["a"]}), dict(id2label="cat"), dict(id2label=3), dict(id2label=["a"])),
   ],
   ids=repr,
 )
@@ -201,12 +212,42 @@ def test_a_config_json_of_other_types_is_a_sentence(tmp_path, changes):
   assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"\xff", b"[" * 100_000])
+TWICE = b'{"model_type": "vit", "hidden_act": "gelu", "hidden_act": "silu"}'
+NESTED = b'{"model_type": "vit", "x": ' + b'{"x": ' * 100_000 + b"1" + b"}" * 100_001
+NO_OBJECTS = [b"[]", b"null", b"5", b'"vit"', b"true", b"NaN", b'[{"model_type": "vit"}]']
+NO_JSON = [b"", b"\0" * 99, b"\xff", b"[" * 100_000, NESTED, TWICE, b'{"a": 1' + b"0" * 9999 + b"}"]
+
+
+@pytest.mark.parametrize("content", [*NO_JSON, *NO_OBJECTS], ids=lambda x: f"{x[:20]}")
 def test_a_config_json_that_is_no_json_is_a_sentence(tmp_path, content):
   theirs().save_pretrained(tmp_path)
   (tmp_path / "config.json").write_bytes(content)
   with pytest.raises(UserError, match=r"config.json cannot be read .*; fetch or copy it again"):
     read_metadata(tmp_path)
+
+
+def test_class_names_are_in_the_order_of_their_numbers(tmp_path):
+  """As text, "10" would come before "2"."""
+  names = [f"class {chr(97 + index)}" for index in range(13)]
+  by_text = dict(sorted((str(index), name) for index, name in enumerate(names)))
+  assert [*by_text.values()] != names
+  model = theirs(id2label=dict(enumerate(names)), num_labels=13)
+  model.save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  for id2label in (by_text, dict(reversed(by_text.items()))):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": id2label}))
+    assert read_metadata(tmp_path)["class_names"] == names
+  _, variables = from_pretrained(NAME, tmp_path, classes=["class c", "class k"], **FIELDS)
+  bias = safetensors.torch.load_file(tmp_path / "model.safetensors")["classifier.bias"].numpy()
+  np.testing.assert_array_equal(variables["params"]["head"]["bias"], bias[[2, 10]])
+
+
+@pytest.mark.parametrize("id2label", [None, {}, {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}])
+def test_no_class_names_are_none(id2label, tmp_path):
+  theirs().save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": id2label}))
+  assert "class_names" not in read_metadata(tmp_path)
 
 
 @pytest.mark.parametrize("table", [["a"], "a", {"a": 1}, {"a": None}])

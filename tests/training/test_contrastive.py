@@ -3,6 +3,7 @@
 """Contrastive training: its losses, its step, what is frozen, and what it refuses."""
 
 import dataclasses
+import json
 import math
 import re
 
@@ -293,3 +294,13 @@ def test_a_locked_tower_with_batch_statistics_is_refused(tmp_path):
     build.build_model(plan, 10)
   assert_one_sentence(caught)
   build.build_model(dataclasses.replace(plan, frozen=None), 10)
+
+
+def test_a_tower_whose_preprocessing_is_damaged_is_refused(tmp_path):
+  """As one of other pixel values is; a bare file says nothing, and is not."""
+  plan = plan_of(init=dict(img=str(tmp_path)))
+  build._check_normalization(plan)
+  said = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5, None, 0.5]}
+  (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+  with pytest.raises(UserError, match=r"preprocessor_config.json asks .* image_mean=None, where a"):
+    build._check_normalization(plan)

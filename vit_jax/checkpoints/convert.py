@@ -77,10 +77,10 @@ def convert(
   kept = {key: metadata[key] for key in ("class_names", "text") if key in metadata}
   if not getattr(model, "num_classes", 0) and kept.pop("class_names", None):
     logger.info("Left out the class names, as %s has no head.", destination)
-  try:
-    kept["input"] = preprocessing.to_metadata(preprocessing.preprocessing_for(source).settings)
-  except UserError as error:
-    logger.info("The registry's preprocessing is written: %s", error)
+  if told := preprocessing.told_preprocessing(source):
+    kept["input"] = preprocessing.to_metadata(told.settings)
+  else:
+    logger.info("The registry's preprocessing is written: %s does not tell its own.", source)
   size = opened.known_size
   saving.save_checkpoint(
     destination, model, variables, format=format, metadata=kept, image_size=size

@@ -20,7 +20,7 @@ import numpy as np
 
 from vit_jax.checkpoints import download, grids, identity, reading, torch_files, transfer
 from vit_jax.checkpoints.augreg import FILENAME
-from vit_jax.checkpoints.huggingface import CONFIG, PREPROCESSOR, read_json
+from vit_jax.checkpoints.huggingface import CONFIG, LARGEST_SIDE, PREPROCESSOR, read_json
 from vit_jax.data.transforms import Preprocess, Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -115,6 +115,23 @@ def preprocessing_for(
     UserError: there is no such model or file, it does not tell how images are prepared, or that is
       something that we don't do.
   """
+  preprocess = told_preprocessing(source, image_size)
+  if preprocess is None:
+    raise UserError(
+      f"{source} does not tell how its images are prepared; put the {PREPROCESSOR} of Hugging Face "
+      f"or the {CONFIG} of timm beside the weights, or pass the name of a model."
+    )
+  return preprocess
+
+
+def told_preprocessing(
+  source: str | os.PathLike | registry.InputSpec, image_size: int | Sequence[int] | None = None
+) -> Preprocess | None:
+  """As `preprocessing_for`, but None where nothing is told, as by a bare file of another project.
+
+  Only then may a caller take another preprocessing, such as the registry's for the model: what is
+  told but damaged, or something that we don't do, is refused here as there.
+  """
   size = None if image_size is None else _pair(image_size)
   if not isinstance(source, (str, os.PathLike)):
     return Preprocess(_from_spec(source, size))
@@ -125,7 +142,10 @@ def preprocessing_for(
     path = download.fetch(source)
     if not path.exists() and str(source) == path.name and not path.suffix:
       registry.resolve_name(path.name)  # Rather a misspelt name: raises with the nearest.
-    settings, told_by = _from_path(path, size)
+    found = _from_path(path, size)
+    if found is None:
+      return None
+    settings, told_by = found
   preprocess = Preprocess(settings)
   shown = transfer.without_secrets(os.fspath(source))
   logger.info("Images for %s, as %s says: %s.", shown, told_by, preprocess)
@@ -165,15 +185,15 @@ def _released(source: str) -> registry.InputSpec | None:
   return None
 
 
-def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str]:
-  """The settings that a file or directory tells, and what told them."""
+def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str] | None:
+  """The settings that a file or directory tells, and what told them; None if nothing does."""
   folder = path if path.is_dir() else path.parent
   is_run = path.is_dir() and _is_run(path)
   config = {} if is_run else read_json(folder / CONFIG)
   if is_run or (path.is_dir() and "model_name" in config):
     return _from_run(path, size), str(folder / CONFIG)
   has_weights = not path.is_dir() or torch_files.folder_weights(path)
-  metadata = reading.read_metadata(path) if has_weights else {}
+  metadata = reading.own_metadata(path) if has_weights else {}
   if "input" in metadata:
     return _read(_from_metadata, metadata, path, size), "its metadata"
   if path.suffix != ".npz":
@@ -184,22 +204,54 @@ def _from_path(path: Path, size: Size | None) -> tuple[Preprocessing, str]:
       return _read(_from_timm, config, folder / CONFIG, size), str(folder / CONFIG)
   elif entry := identity.released(path):
     return _from_official(entry, path, size), "the registry"
-  raise UserError(
-    f"{path} does not tell how its images are prepared; put the {PREPROCESSOR} of Hugging Face or "
-    f"the {CONFIG} of timm beside the weights, or pass the name of a model."
-  )
+  return None
 
 
 def _read(reader: Any, content: Mapping[str, Any], path: Path, size: Size | None) -> Preprocessing:
   try:
-    return reader(content, size)
-  except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+    settings = reader(content, size)
+    for side in (*settings.size, *settings.resized):
+      _side("size", side)
+    return settings
+  except (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+  ) as error:
     raise UserError(f"{path} asks for a preprocessing that we don't have: {error}") from error
 
 
 def _only(key: str, value: Any, allowed: Collection[Any]) -> Any:
-  if value not in allowed:
-    raise UserError(f"{key}={value!r}, where only {', '.join(map(str, allowed))} can be done.")
+  """A value that is one of these, as one of the type that they have: True is not 1 here."""
+  if not any(value == one and type(value) is type(one) for one in allowed):
+    raise UserError(f"{key}={value!r:.80}, where only {', '.join(map(str, allowed))} can be done.")
+  return value
+
+
+def _number(key: str, value: Any) -> float:
+  """A number that float32 has."""
+  if type(value) in (int, float) and (value == 0 or 0 < abs(np.float32(value)) < math.inf):
+    return value
+  raise UserError(f"{key}={value!r:.80}, where a number is expected.")
+
+
+def _numbers(key: str, value: Any) -> tuple[float, ...]:
+  """One number for all channels, or one for each."""
+  return tuple(_number(key, one) for one in (value if isinstance(value, list) else [value]))
+
+
+def _positive(key: str, value: Any) -> float:
+  if not _number(key, value) > 0:
+    raise UserError(f"{key}={value!r:.80}, where a number above 0 is expected.")
+  return value
+
+
+def _side(key: str, value: Any) -> int:
+  if type(value) is not int or not 0 < value <= LARGEST_SIDE:
+    raise UserError(f"{key}={value!r:.80}, where 1 to {LARGEST_SIDE} pixels are expected.")
   return value
 
 
@@ -285,36 +337,42 @@ def _from_official(entry: registry.Entry, path: Path, size: Size | None) -> Prep
 
 def _from_timm(config: Mapping[str, Any], size: Size | None) -> Preprocessing:
   """What `timm.data.create_transform(**resolve_data_config(pretrained_cfg=...))` does."""
-  given = config.get("pretrained_cfg") or config  # Old files have these keys at the top.
-  values = {key: given.get(key) or default for key, default in TIMM.items()}
+  given = config.get("pretrained_cfg", config)  # Old files have these keys at the top.
+  values = {**TIMM, **{key: given[key] for key in TIMM if given.get(key) is not None}}
   channels, *stored = values["input_size"]
   spec = registry.InputSpec(
-    image_size=tuple(stored),
-    mean=values["mean"],
-    std=values["std"],
+    image_size=tuple(_side("input_size", side) for side in stored),
+    mean=_numbers("mean", [*values["mean"]]),
+    std=_numbers("std", [*values["std"]]),
     resize=CROP_MODES[_only("crop_mode", values["crop_mode"], CROP_MODES)],
-    crop=values["crop_pct"],
+    crop=_positive("crop_pct", values["crop_pct"]),
     interpolation=_only("interpolation", values["interpolation"], RESAMPLE.values()),
     antialias=True,
-    channels=channels,
+    channels=_only("channels", channels, (1, 3)),
   )
   return _from_spec(spec, size)
 
 
 def _from_processor(config: Mapping[str, Any], size: Size | None) -> Preprocessing:
   """What an image processor of transformers does, of whatever version."""
-  name = config.get("image_processor_type") or config.get("feature_extractor_type")
-  kind = _TYPE.fullmatch(name or "")
+  name = config.get("image_processor_type", config.get("feature_extractor_type"))
+  kind = _TYPE.fullmatch(name) if isinstance(name, str) else None
   _only("image_processor_type", kind[1] if kind else name, PROCESSORS)
-  values = {**PROCESSORS[kind[1]], **config}
-  _only("do_resize", values["do_resize"], [True])
-  _only("do_pad", values["do_pad"], [False, None])
+  defaults = PROCESSORS[kind[1]]
+  values = {**defaults, **config}
+  flags = ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_pad")
+  # Newer versions write null for what a processor does not do.
+  unset = [key for key in flags if values[key] is None and not defaults[key]]
+  values |= dict.fromkeys(unset, False)
+  for key in flags:
+    allowed = {"do_resize": [True], "do_pad": [False]}.get(key, [True, False])
+    _only(key, values[key], allowed)
   resample = RESAMPLE[_only("resample", values["resample"], RESAMPLE)]
 
   resized, keeps_aspect = _sides("size", values["size"], kind[1] in SHORTER_SIDE)
   crop = resized
-  if share := values.get("crop_pct"):  # PoolFormer's `size` is that of the crop.
-    resized = tuple(int(side / share) for side in resized)
+  if (share := values.get("crop_pct")) is not None:  # PoolFormer's `size` is that of the crop.
+    resized = tuple(int(side / _positive("crop_pct", share)) for side in resized)
   if values["do_center_crop"]:
     crop, _ = _sides("crop_size", values["crop_size"], False)
   elif keeps_aspect:
@@ -323,9 +381,13 @@ def _from_processor(config: Mapping[str, Any], size: Size | None) -> Preprocessi
     resized, crop = _scaled(resized, crop, size), size
 
   # Theirs are the mean and std of the pixels times a factor, ours of the pixels / 255.
-  factor = 255 * (values["rescale_factor"] if values["do_rescale"] else 1)
-  normal = (values["image_mean"], values["image_std"]) if values["do_normalize"] else (0, 1)
-  mean, std = (tuple(np.atleast_1d(np.asarray(x, float) / factor).tolist()) for x in normal)
+  factor = 255.0
+  if values["do_rescale"]:
+    factor *= _positive("rescale_factor", values["rescale_factor"])
+  normal = ((0,), (1,))
+  if values["do_normalize"]:
+    normal = [_numbers(key, _listed(values[key])) for key in ("image_mean", "image_std")]
+  mean, std = (tuple((np.asarray(x, float) / factor).tolist()) for x in normal)
   squash = "squash" if resized == crop else "squash_crop"
   return Preprocessing(
     train=None,
@@ -340,6 +402,10 @@ def _from_processor(config: Mapping[str, Any], size: Size | None) -> Preprocessi
   )
 
 
+def _listed(value: Any) -> Any:
+  return [*value] if isinstance(value, tuple) else value
+
+
 def _sides(key: str, size: Any, number_is_shorter: bool) -> tuple[Size, bool]:
   """(height, width) of `size` as any version spells it, and whether an image keeps its aspect."""
   if isinstance(size, int):
@@ -347,7 +413,7 @@ def _sides(key: str, size: Any, number_is_shorter: bool) -> tuple[Size, bool]:
   elif isinstance(size, list):
     size = dict(zip(("height", "width"), size, strict=True))
   if isinstance(size, Mapping) and set(size) == {"shortest_edge"} and key == "size":
-    return _pair(size["shortest_edge"]), True
+    return _pair(_side(key, size["shortest_edge"])), True
   if isinstance(size, Mapping) and set(size) == {"height", "width"}:
-    return (size["height"], size["width"]), False
-  raise UserError(f"{key}={size!r}, which is neither a number nor a height and a width.")
+    return (_side(key, size["height"]), _side(key, size["width"])), False
+  raise UserError(f"{key}={size!r:.80}, which is neither a number nor a height and a width.")

@@ -30,7 +30,7 @@ from vit_jax.checkpoints import (
   torch,
   tree,
 )
-from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, Source, family_of
+from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, TOLD_BY_FILES, Source, family_of
 from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, nearest
 from vit_jax.models import registry
@@ -250,7 +250,7 @@ def open_checkpoint(
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))
-  _check_heads(source, model)
+  _check_told(source, model)
   known = bool(trained or image_size or grids.ROWS in flat or (source.is_square and old))
   flat, metadata = dict(flat), source.metadata
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
@@ -376,7 +376,7 @@ def _numerics(
   fields = registry.model_fields(entry.module)
   scheme = SCHEMES[source.scheme]
   chosen, told = {}, []
-  for field in (f for f in NUMERICS if f in fields):
+  for field in (f for f in (*NUMERICS, *TOLD_BY_FILES) if f in fields):
     if field in overrides:
       value, where = overrides[field], "argument"
     elif field in source.metadata:
@@ -395,14 +395,23 @@ def _numerics(
   return chosen
 
 
-def _check_heads(source: Source, model: nn.Module) -> None:
-  """Refuses weights for another number of attention heads, which would give other numbers."""
-  theirs = source.metadata.get("attention_heads")
-  ours = getattr(model, "num_heads", theirs)
-  if theirs is not None and theirs != ours:
+def _check_told(source: Source, model: nn.Module) -> None:
+  """Refuses weights of which config.json says something else than the model does.
+
+  Some of it no weights tell, such as attention heads: the same shapes would give other numbers.
+  """
+  for field, theirs in source.metadata.get("told", {}).items():
+    ours = getattr(model, field, theirs)
+    if theirs != (tuple(ours) if isinstance(ours, (tuple, list)) else ours):
+      raise UserError(
+        f"{source.origin} is a model of {field}={theirs}, as its config.json says, and not of "
+        f"{ours}; pass {field}={theirs}, or the name of the model that it is of."
+      )
+  activation = source.metadata.get("pooler_act", "tanh")
+  if activation != "tanh" and getattr(model, "representation_size", None):
     raise UserError(
-      f"{source.origin} is a model of {theirs} attention heads, as its config.json says, and not "
-      f"of {ours}; pass num_heads={theirs}, or the name of the model that it is of."
+      f"{source.origin} has pooler_act={activation!r}, as its config.json says, and pre_logits has "
+      "'tanh' only; load it without its pooler (representation_size=None)."
     )
 
 

@@ -10,13 +10,14 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
 from vit_jax.checkpoints import (
+  beside,
   bit,
   grids,
   huggingface,
@@ -40,6 +41,8 @@ NUMERICS = (
   *("activation", "layer_norm_eps", "weight_standardization", "group_norm_eps"),
   *("batch_norm_eps", "final_norm", "token_mixer", "trained_windows"),
 )
+# Those that only a `config.json`, or a Swin V2's file, tells.
+TOLD_BY_FILES = ("window_size", "classifier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,24 +283,41 @@ def read_arrays(path: str | os.PathLike) -> tuple[Flat, dict[str, Any]]:
   path = Path(path)
   container = _container(path)
   arrays, metadata = readers[container](path)
-  return arrays, metadata or _beside(path, container)
+  return arrays, metadata or _beside(path, container, arrays)
 
 
-def _beside(path: Path, container: str) -> dict[str, Any]:
-  """What a Hugging Face `config.json` beside PyTorch's weights says."""
+def _beside(path: Path, container: str, names: Collection[str]) -> dict[str, Any]:
+  """What a `config.json` beside PyTorch's weights says."""
   if container in ("npz", "run"):
     return {}
-  return huggingface.read_config(path if container == "folder" else path.parent)
+  folder = path if container == "folder" else path.parent
+  owned = container == "folder" or path in torch_files.folder_weights(folder)
+  return beside.read_config(folder, names, scheme_of(names), owned=owned)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-  """What we wrote beside the weights (model, activation, class names, ...); {} if nothing.
+  """What was said beside the weights (model, activation, class names, ...); {} if nothing.
 
   Reads no parameters of an npz or safetensors file.
 
   Raises:
     UserError: as `read_arrays`.
   """
+  path = Path(path)
+  if own := own_metadata(path):
+    return own
+  container = _container(path)
+  folder = path if container == "folder" else path.parent
+  if container in ("npz", "run") or not (folder / huggingface.CONFIG).is_file():
+    return {}
+  files = torch_files.folder_weights(path) if container == "folder" else [path]
+  is_pickled = _container(files[0]) == "pickled"
+  read = torch_files.read_pickled if is_pickled else torch_files.safetensors_names
+  return _beside(path, container, [name for file in files for name in read(file)])
+
+
+def own_metadata(path: str | os.PathLike) -> dict[str, Any]:
+  """What we wrote beside the weights, and no others; as `read_metadata`."""
   path = Path(path)
   container = _container(path)
   if container == "run":
@@ -308,10 +328,9 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   if container == "npz":
     return npz.read_npz(path, only=npz.METADATA)[1]
   file = torch_files.folder_weights(path)[0] if container == "folder" else path
-  own = {}
   if _container(file) == "safetensors":
-    own = torch_files.read_safetensors(file, tensors=False)[1]
-  return own or _beside(path, container)
+    return torch_files.read_safetensors(file, tensors=False)[1]
+  return {}
 
 
 def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
@@ -330,6 +349,7 @@ def _run_metadata(run: Any, model: nn.Module) -> dict[str, Any]:
     "image_size": list(run.image_size),
     "fields": {key: value for key, value in run.model_fields.items() if key != "num_classes"},
     **{field: getattr(model, field) for field in NUMERICS if hasattr(model, field)},
+    **({"window_size": model.window_size} if hasattr(model, "trained_windows") else {}),
   }
   if text := run.plan.text:
     metadata["text"] = {key: getattr(text, key) for key in ("tokenizer", "vocabulary", "max_len")}
@@ -409,6 +429,7 @@ def as_source(
     arrays = {name: value for name, value in arrays.items() if name not in {*beside}}
   if scheme is None:  # But perhaps a family that the caller can name in its error.
     return Source(origin, "unknown", arrays, (), metadata)
+  metadata = {**metadata, **swin.windows_told(arrays, metadata, origin)}
   flat, unknown = SCHEMES[scheme].convert(arrays, heads)
   if scheme == "hf_mobilevit" and metadata.get("channel_order", "bgr") == "bgr":
     flat = mobilevit.flipped(flat, "from BGR to RGB")

@@ -18,6 +18,7 @@ from vit_jax.checkpoints.npz import renamed
 from vit_jax.checkpoints.resample import resize_grid
 from vit_jax.checkpoints.tables import CONV, COPY, LINEAR, How, Table, dense, norm, to_ours
 from vit_jax.checkpoints.tree import Flat, as_float32
+from vit_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,83 @@ def from_hf(state: Mapping[str, Any]) -> tuple[Flat, list[str]]:
   """Hugging Face's names, old and new, with and without their prefix, as `tables.to_ours`."""
   bare = {re.sub(r"^swin(v2)?\.", "", name): x for name, x in _parameters(state).items()}
   return to_ours(renamed(bare, _HF_NEW_NAMES), HF_TO_OURS, heads=1)
+
+
+_SECOND = re.compile(r"(attn\.|attention(/|\.self\.))logit_scale$")
+# What tells the windows: biases by offset, offsets as the MLP of the biases sees them, and indices.
+_WINDOWS = re.compile(rf"(^|[./])({_TABLE}|relative_coords_table|relative_position_index)$")
+
+
+def windows_told(
+  arrays: Mapping[str, Any], metadata: Mapping[str, Any], origin: str
+) -> dict[str, Any]:
+  """The windows of a Swin as its file tells them; {} of other models, or where nothing tells.
+
+  No parameter of the second version does, but what its authors' files hold beside them, a
+  `config.json` or our metadata. The first version's table of biases tells its own, and is resampled
+  for other windows.
+
+  Args:
+    arrays: of the file, under any names.
+    metadata: ours, or what a `config.json` says.
+    origin: what messages call the file.
+
+  Returns:
+    "window_size", and where the biases were trained with other windows "trained_windows".
+
+  Raises:
+    UserError: what the file holds tells something else than its config.
+  """
+  tables = {name: x for name, x in arrays.items() if _WINDOWS.search(name)}
+  second = any(map(_SECOND.search, arrays))
+  if not second and not any(name.endswith(_TABLE) for name in tables):
+    return {}
+  sides = {name: side for name, x in tables.items() if (side := _window_of(name, x))}
+  largest = max(sides.values(), default=0)
+  ours = metadata.get("config", {}) if second else {}
+  window = metadata.get("window_size", ours.get("window_size", largest if second else None))
+  if not window:
+    return {}
+  # Where a map is smaller than the window, its table is as well.
+  if largest > window:
+    name = next(name for name, side in sides.items() if side == largest)
+    raise UserError(
+      f"{origin} is said to have window_size={window}, but its {name} is of windows of {largest}; "
+      "fetch or copy its config.json again, or remove it."
+    )
+  told: dict[str, Any] = {"window_size": window}
+  if second and "trained_windows" not in metadata and (trained := _trained_windows(tables, sides)):
+    told["trained_windows"] = trained
+  return told
+
+
+def _window_of(name: str, table: Any) -> int:
+  """The side of the window that a table is of; 0 if its shape is of none."""
+  shape = tuple(table.shape)
+  if name.endswith("relative_coords_table"):  # [1, 2 * side - 1, 2 * side - 1, 2]
+    return max(shape[1:3]) // 2 + 1 if len(shape) == 4 else 0
+  if name.endswith("relative_position_index"):  # [side^2, side^2]
+    return math.isqrt(shape[0]) if shape and math.isqrt(shape[0]) ** 2 == shape[0] else 0
+  rows = shape[0] if len(shape) == 2 else shape[0] ** 2 if len(shape) == 3 else 0
+  side = math.isqrt(rows)  # [(2 * side - 1)^2, heads], or ours [2 * side - 1, 2 * side - 1, heads]
+  return side // 2 + 1 if side**2 == rows and side % 2 else 0
+
+
+def _trained_windows(tables: Mapping[str, Any], sides: Mapping[str, int]) -> tuple[int, ...]:
+  """Per stage the side that log-spaced offsets are relative to; () if it is each window's own.
+
+  The largest offset is log2(8 * (side - 1) / (trained - 1) + 1) / 3: `swin_v2.log_spaced`.
+  """
+  stages = {}
+  for name, table in tables.items():
+    match = re.search(r"layers[._](\d+)[./]", name)
+    if match and name.endswith("relative_coords_table") and sides.get(name, 0) > 1:
+      largest = 8.0 ** float(np.max(as_float32({name: table})[name])) - 1
+      if largest > 0:
+        trained = round(8 * (sides[name] - 1) / largest) + 1
+        stages[int(match[1])] = trained if trained != sides[name] else 0
+  windows = tuple(stages.get(stage, 0) for stage in range(max(stages, default=-1) + 1))
+  return windows if any(windows) else ()
 
 
 def adapt_tables(flat: Flat, expected: Mapping[str, Sequence[int]]) -> Flat:

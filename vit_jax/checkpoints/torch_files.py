@@ -15,7 +15,7 @@ import re
 import struct
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,30 @@ def read_safetensors(
   Raises:
     UserError: the file is missing, truncated or not a safetensors file.
   """
+  with _opened(path) as file:
+    state = {n: _tensor(file, n, path) for n in file.keys()} if tensors else {}  # noqa: SIM118
+    metadata = file.metadata() or {}
+  return state, decoded(metadata.get(METADATA, "{}"), path)
+
+
+def safetensors_names(path: str | os.PathLike) -> list[str]:
+  """The names of a `.safetensors` file's tensors, none of which is read; raises as it does."""
+  with _opened(path) as file:
+    return list(file.keys())
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+  """An open safetensors file, whose errors are UserErrors."""
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
-      state = {n: _tensor(file, n, path) for n in file.keys()} if tensors else {}  # noqa: SIM118
-      metadata = file.metadata() or {}
+      yield file
   except OSError as error:
     raise UserError(f"{path} cannot be read ({error}); pass a .safetensors file.") from error
   except safetensors.SafetensorError as error:
     raise UserError(
       f"{path} is truncated or not a safetensors file ({_line(error)}); fetch or copy it again."
     ) from error
-  return state, decoded(metadata.get(METADATA, "{}"), path)
 
 
 def _tensor(file: Any, name: str, path: str | os.PathLike) -> np.ndarray:

@@ -89,14 +89,18 @@ def from_checkpoint(
 def settings_for(
   name: str, path: str | os.PathLike | None, image_size: int | Sequence[int] | None
 ) -> transforms.Preprocessing:
-  """How a checkpoint's images are prepared; as its model's where the file does not tell."""
+  """How a checkpoint's images are prepared; as its model's where nothing tells it.
+
+  Raises:
+    UserError: what tells it is damaged, or asks for something that we don't do.
+  """
   from vit_jax.checkpoints import preprocessing
 
-  try:
-    return preprocessing.preprocessing_for(path or name, image_size).settings
-  except UserError as error:  # A bare file of another project; the model's own is the best guess.
-    log.info("Images are prepared as for %s: %s", name, error)
-    return preprocessing.preprocessing_for(name, image_size).settings
+  told = preprocessing.told_preprocessing(path or name, image_size)
+  if told is None:  # A bare file of another project; the model's own is the best guess.
+    log.info("Images are prepared as for %s: %s does not tell how.", name, path)
+    told = preprocessing.preprocessing_for(name, image_size)
+  return told.settings
 
 
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:

@@ -131,10 +131,10 @@ def _check_normalization(plan: plan_lib.Plan) -> None:
 
   if not plan.init.img:
     return
-  try:
-    theirs = preprocessing.preprocessing_for(plan.init.img).settings
-  except UserError:
+  found = preprocessing.told_preprocessing(plan.init.img)
+  if found is None:
     return
+  theirs = found.settings
   told = {key: getattr(theirs, key) for key in ("mean", "std")}
   if theirs.channels == plan.pp.channels and told != {k: getattr(plan.pp, k) for k in told}:
     options = " ".join(f"--config.pp.{key}={value}".replace(" ", "") for key, value in told.items())
