@@ -14,6 +14,8 @@ import json
 import math
 import pathlib
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -61,7 +63,7 @@ class Container:
       pixels, of which the format has no checksum.
     is_valid: (file, content before, content after, what `read` gave after) -> whether that is
       another valid file, by other means than the reader's.
-    kept_apart: what `read` gives without the values of tensors or pixels.
+    without_values: what `read` gives without the values of tensors or pixels.
   """
 
   write: Callable[[Path], None]
@@ -89,23 +91,32 @@ CHOICES = {  # Strings that are one of a few.
 FREE_TEXTS = {"class_names", "id2label", "dataset", "train", "val", "test"}
 
 
-def alike(before: Any, after: Any, path: tuple = (), removable: Callable = lambda path: False):
+def alike(
+  before: Any,
+  after: Any,
+  removable: Callable[[tuple], bool] = lambda path: False,
+  *,
+  is_plan: bool = False,
+  path: tuple = (),
+) -> bool:
   """Whether a JSON value is like another: the same keys and types, numbers finite and positive.
 
   Args:
     before: of the valid file.
     after: of the mutated one.
+    removable: whether the key at a path may be missing.
+    is_plan: whether they are of a run's plan, whose numbers may be negative or null.
     path: of both.
-    removable: whether a key may be missing.
   """
+  below = functools.partial(alike, removable=removable, is_plan=is_plan)
   if isinstance(before, dict) and isinstance(after, dict):
     return all(
-      alike(value, after[key], (*path, key), removable) if key in after else removable((*path, key))
+      below(value, after[key], path=(*path, key)) if key in after else removable((*path, key))
       for key, value in before.items()
     )
   if isinstance(before, list) and isinstance(after, list):
     pairs = zip(before, after, strict=False)
-    return len(before) == len(after) and all(alike(*pair, path, removable) for pair in pairs)
+    return len(before) == len(after) and all(below(*pair, path=path) for pair in pairs)
   if before == after and type(before) is type(after):
     return True
   key = next((key for key in reversed(path) if not str(key).isdigit()), "")
@@ -113,11 +124,15 @@ def alike(before: Any, after: Any, path: tuple = (), removable: Callable = lambd
     return any(after == choice and type(after) is type(choice) for choice in CHOICES[key])
   if isinstance(before, str):
     return isinstance(after, str) and bool({*path} & FREE_TEXTS)
-  if isinstance(before, bool) or before is None:
-    return isinstance(after, bool) and before is not None
   is_number = isinstance(after, int | float) and not isinstance(after, bool)
+  if before is None:
+    return is_plan and (isinstance(after, str) or (is_number and math.isfinite(after)))
+  if isinstance(before, bool):
+    return isinstance(after, bool)
+  if after is None:
+    return is_plan and key in ("total_steps", "warmup_steps", "grad_norm_clip")
   is_wanted = is_number and (isinstance(before, float) or isinstance(after, int))
-  return is_wanted and math.isfinite(after) and after > 0
+  return is_wanted and math.isfinite(after) and (is_plan or after > 0)
 
 
 def parsed(content: bytes) -> Any:
@@ -238,12 +253,10 @@ def is_valid_safetensors(path: Path, before: bytes, after: bytes, answer: Any) -
   """The same tensors, and metadata that are like those before."""
   if path.suffix != ".safetensors":
     if path.name == "config.json":
-      optional = lambda key: key != ("model_type",)
-      return alike(parsed(before), parsed(after), removable=optional)
+      return alike(parsed(before), parsed(after), lambda path: path != ("model_type",))
     if path.name == "preprocessor_config.json":
       # transformers has a value for each key that is missing, but not for which processor it is.
-      optional = lambda key: key != ("image_processor_type",)
-      return alike(parsed(before), parsed(after), removable=optional)
+      return alike(parsed(before), parsed(after), lambda path: path != ("image_processor_type",))
     return False
   headers = []
   for content in (before, after):
@@ -253,6 +266,23 @@ def is_valid_safetensors(path: Path, before: bytes, after: bytes, answer: Any) -
     return False
   ours = [parsed(header.pop("__metadata__", {}).get("vit_jax", "").encode()) for header in headers]
   return headers[0] == headers[1] and alike(*ours)
+
+
+def is_valid_npz(path: Path, before: bytes, after: bytes, answer: Any) -> bool:
+  """Whether checksums are right, arrays are of the same shapes and type, and metadata alike.
+
+  The mutations change no values by a right checksum, but may say that they lie in another order.
+  """
+  found = []
+  try:
+    for content in (before, after):
+      with np.load(io.BytesIO(content)) as arrays:
+        found.append({name: arrays[name] for name in arrays.files})
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, LookupError, SyntaxError):
+    return False
+  ours = [parsed(arrays.pop(npz.METADATA, np.array(b"{}")).tobytes()) for arrays in found]
+  shapes = [{name: (x.dtype.str, x.shape) for name, x in arrays.items()} for arrays in found]
+  return shapes[0] == shapes[1] and alike(*ours)
 
 
 # A run.
@@ -337,9 +367,14 @@ def is_valid_run(path: Path, before: bytes, after: bytes, answer: Any) -> bool:
   if path.name == "metrics.jsonl":  # Lines that are left out are told, but for the last half.
     lines = [parsed(line) for line in after.split(b"\n")]
     return all(any(record == line for line in lines) for record in answer["metrics"])
+  if path.name == "results.json":  # Without results a run is evaluated again.
+    removable = lambda path: path[0] in ("val", "test")
+    return answer["results"] is None or alike(
+      parsed(before), parsed(after), removable, is_plan=True
+    )
   # A run from before a key was added has not got it.
-  is_optional = lambda key: key[0] in ("config", "metric") and len(key) < 3 or key[:1] == ("val",)
-  return path.suffix == ".json" and alike(parsed(before), parsed(after), removable=is_optional)
+  removable = lambda path: path[0] in ("config", "metric")
+  return path.suffix == ".json" and alike(parsed(before), parsed(after), removable, is_plan=True)
 
 
 def read_step(workdir: Path) -> dict[str, Any]:
@@ -370,8 +405,12 @@ def write_captions(folder: Path, suffix: str) -> None:
 
 def read_captions(folder: Path) -> list[tuple[str, str]]:
   tables = captions.open_captions(folder).tables.values()
-  pairs = [(f, t) for table in tables for f, texts in zip(table.files, table.texts, strict=True)
-           for t in texts]
+  pairs = [
+    (f, t)
+    for table in tables
+    for f, texts in zip(table.files, table.texts, strict=True)
+    for t in texts
+  ]
   return sorted(pairs)
 
 
@@ -412,6 +451,11 @@ def read_tfds(folder: Path) -> dict[str, Any]:
     split: [table[k] for k in range(len(table))] for split, table in dataset.tables.items()
   }
   return {"class_names": dataset.class_names, "records": records}
+
+
+def is_valid_tfds(path: Path, before: bytes, after: bytes, answer: Any) -> bool:
+  """Other names of the classes; all else is as it was, or refused."""
+  return path.suffix == ".txt" and is_valid_class_list(path, before, after, answer["class_names"])
 
 
 def write_class_list(folder: Path) -> None:
@@ -464,9 +508,10 @@ def read_image(folder: Path, file: Path) -> np.ndarray:
 
 
 def pixel_bytes(path: Path, content: bytes, answer: Any) -> list[range]:
-  """The entropy-coded part. The chunks of a PNG have checksums."""
+  """The coefficients and the tables that decode them. The chunks of a PNG have checksums."""
   if path.suffix == ".jpg":
-    return [range(content.index(b"\xff\xda") + 2, len(content))]
+    tables, sizes = content.index(b"\xff\xdb"), content.index(b"\0\x11\x08")
+    return [range(tables, sizes - 2), range(sizes + 17, len(content))]
   if path.suffix == ".webp":
     return [*_payloads(content)]
   return []
@@ -495,7 +540,9 @@ def is_valid_image(path: Path, before: bytes, after: bytes, answer: Any) -> bool
   return pixels.shape == answer.shape and bool((pixels == answer).all())
 
 
-def _file(name: str, write: Callable[[Path], None], **about: Any) -> Container:
+def _file(
+  name: str, write: Callable[[Path], None], kind: str = "binary", **about: Any
+) -> Container:
   """A container of one weight file."""
 
   def write_inside(folder: Path) -> None:
@@ -505,7 +552,7 @@ def _file(name: str, write: Callable[[Path], None], **about: Any) -> Container:
   return Container(
     write_inside,
     lambda folder, file: read_weights(folder / name),
-    {name: "binary"},
+    {name: kind},
     use=lambda folder: use_weights(folder / name),
     without_values=shapes_alone,
     **about,
@@ -525,10 +572,10 @@ def _pictures(write: Callable[[Path], None]) -> Container:
 
 CONTAINERS = {
   # Each entry of a zip archive has a checksum, so that not a single bit may change unseen.
-  "npz": _file("tiny.npz", save),
-  "npz, compressed": _file("tiny.npz", save_compressed),
+  "npz": _file("tiny.npz", save, "npz", is_valid=is_valid_npz),
+  "npz, compressed": _file("tiny.npz", save_compressed, "npz", is_valid=is_valid_npz),
   "safetensors": _file(
-    "tiny.safetensors", save, data=rest_of_safetensors, is_valid=is_valid_safetensors
+    "tiny.safetensors", save, "safetensors", data=rest_of_safetensors, is_valid=is_valid_safetensors
   ),
   "pth": _file("tiny.pth", save_pickled, data=tensor_bytes),
   "pth, legacy": _file(
@@ -539,7 +586,7 @@ CONTAINERS = {
   "Hugging Face folder": Container(
     save_sharded,
     lambda folder, file: read_with_preprocessing(folder),
-    {"*.json": "json", "*.safetensors": "binary"},
+    {"*.json": "json", "*.safetensors": "safetensors"},
     use=use_weights,
     data=rest_of_safetensors,
     is_valid=is_valid_safetensors,
@@ -560,6 +607,7 @@ CONTAINERS = {
     write_tfds,
     lambda folder, file: read_tfds(folder),
     {"*.json": "json", "*.txt": "binary", "*.array_record*": "binary"},
+    is_valid=is_valid_tfds,
   ),
   "captions, csv": Container(
     functools.partial(write_captions, suffix="csv"),

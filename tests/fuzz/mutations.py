@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damage to a file, decided by one integer: `mutated(content, kind, seed)`."""
 
+import io
 import json
 import random
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +26,7 @@ def mutated(content: bytes, kind: str, seed: int) -> bytes:
 
   Args:
     content: of a valid file.
-    kind: "json", "jsonl", "csv" or "binary".
+    kind: "json", "jsonl", "csv", "safetensors", "npz" or "binary".
     seed: decides which mutation it is, and where.
   """
   rng = random.Random(seed)
@@ -77,7 +79,7 @@ def lie_about_a_length(rng: random.Random, content: bytes) -> bytes:
       break
   largest = 256**size - 1
   other = rng.choice((0, 1, value - 1, value + 1, 2 * value, largest, largest // 2, 1 << 24))
-  return content[:at] + struct.pack(code, min(other, largest)) + content[at + size :]
+  return content[:at] + struct.pack(code, other % (largest + 1)) + content[at + size :]
 
 
 ANY: list[Callable[[random.Random, bytes], bytes]] = [
@@ -135,7 +137,9 @@ def change_csv(rng: random.Random, content: bytes) -> bytes:
   what = rng.choice(("insert", "insert", "insert", "remove", "column", "header", "encoding"))
   at = rng.randrange(len(content))
   if what == "insert":
-    piece = rng.choice((b'"', b",", b";", b"\t", b"\0", b"\r", b"\n", b'""', b'","', b"\xef\xbb\xbf"))
+    piece = rng.choice(
+      (b'"', b",", b";", b"\t", b"\0", b"\r", b"\n", b'""', b'","', b"\xef\xbb\xbf")
+    )
     return content[:at] + piece + content[at:]
   if what == "remove":
     places = [k for k in range(len(content)) if content[k : k + 1] in (b'"', b",", b"\n")]
@@ -149,7 +153,66 @@ def change_csv(rng: random.Random, content: bytes) -> bytes:
   return content[:at] + rng.choice((b"\xff", b"\xc3\x28")) + content[at:]
 
 
-OWN = {"json": change_json, "jsonl": change_json_line, "csv": change_csv}
+def change_safetensors(rng: random.Random, content: bytes) -> bytes:
+  """Other JSON in the header, or in our metadata there, by a right length."""
+  (length,) = struct.unpack("<Q", content[:8])
+  header, tensors = content[8 : 8 + length], content[8 + length :]
+  inner = json.loads(header).get("__metadata__", {}).get("vit_jax")
+  if inner and rng.random() < 0.5:
+    changed = json.loads(header)
+    text = change_json(rng, inner.encode()).decode("utf-8", "replace")
+    changed["__metadata__"]["vit_jax"] = text
+    header = json.dumps(changed).encode()
+  else:
+    header = change_json(rng, header)
+  return struct.pack("<Q", len(header)) + header + tensors
+
+
+def change_npz(rng: random.Random, content: bytes) -> bytes:
+  """Another header of an array, or other JSON of ours, by a right checksum."""
+  archive, changed = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+  chosen = rng.choice(archive.namelist())
+  if "__metadata__.npy" in archive.namelist() and rng.random() < 0.4:
+    chosen = "__metadata__.npy"
+  with zipfile.ZipFile(changed, "w") as new:
+    for name in archive.namelist():
+      entry = archive.read(name)
+      length = 10 + struct.unpack_from("<H", entry, 8)[0]
+      head, body = entry[:length], entry[length:]
+      if name == chosen == "__metadata__.npy":
+        body = change_json(rng, body)
+        size = re.search(rb"\(\d+,\), } *", head)
+        stated = f"({len(body)},), }}".encode().ljust(len(size[0]))
+        head = head.replace(size[0], stated)
+      elif name == chosen:
+        head = _other_header(rng, head)
+      new.writestr(zipfile.ZipInfo(name), head + body)
+  return changed.getvalue()
+
+
+def _other_header(rng: random.Random, head: bytes) -> bytes:
+  """A damaged header, or one that lies: of as many bytes where it can be."""
+  if rng.random() < 0.5:
+    return rng.choice(ANY)(rng, head)
+  old, new = rng.choice(
+    [
+      (rb"<f4", rng.choice((b"<f8", b"<i4", b"|O", b"<U1", b"<c8", b"V99"))),
+      (rb"\(\d+", rng.choice((b"(0", b"(-1", b"(99999999999", b"(4000000000", b"(1.5", b"((2,)"))),
+      (rb"\(\d+", b"(" + b"1, " * 70 + b"1"),
+      (rb"False", rng.choice((b"True", b"None", b"7"))),
+      (rb"descr", b"sort"),
+    ]
+  )
+  return re.sub(old, new, head, count=1)
+
+
+OWN = dict(
+  json=change_json,
+  jsonl=change_json_line,
+  csv=change_csv,
+  safetensors=change_safetensors,
+  npz=change_npz,
+)
 
 
 def changed_part(before: bytes, after: bytes) -> list[int]:
@@ -158,5 +221,7 @@ def changed_part(before: bytes, after: bytes) -> list[int]:
     return [k for k, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
   shorter = min(len(before), len(after))
   start = next((k for k in range(shorter) if before[k] != after[k]), shorter)
-  end = next((k for k in range(shorter - start) if before[-1 - k] != after[-1 - k]), shorter - start)
+  end = next(
+    (k for k in range(shorter - start) if before[-1 - k] != after[-1 - k]), shorter - start
+  )
   return [start, max(start, len(before) - end - 1)]

@@ -38,10 +38,10 @@ class Worker:
     """The outcome of a mutation, and a message."""
     if self._process is None:
       command = [sys.executable, str(pathlib.Path(__file__).with_name("worker.py"))]
-      log = open(self._directory / "log", "a")  # noqa: SIM115: the worker writes it.
-      self._process = subprocess.Popen(
-        [*command, self._directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-      )
+      with open(self._directory / "log", "a") as log:
+        self._process = subprocess.Popen(
+          [*command, self._directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
       self._known = set()
     self._process.stdin.write(json.dumps([name, seed]).encode() + b"\n")
     self._process.stdin.flush()
@@ -51,7 +51,8 @@ class Worker:
     if answer:
       self._known.add(name)
       return tuple(json.loads(answer))
-    self._process.kill()
+    if not ready:
+      self._process.kill()
     code, self._process = self._process.wait(), None
     return ("died", f"exit code {code}") if ready else ("hangs", f"over {seconds} s")
 

@@ -70,6 +70,10 @@ class Subject:
   used: Any
 
 
+def _has_content(path: pathlib.Path) -> bool:
+  return path.is_file() and path.stat().st_size > 0
+
+
 @functools.cache
 def subject(name: str) -> Subject:
   container: Container = CONTAINERS[name]
@@ -78,7 +82,7 @@ def subject(name: str) -> Subject:
     container.write(folder)
   kinds = {}
   for pattern, kind in container.files.items():
-    kinds |= {path: kind for path in sorted(folder.glob(pattern)) if path.is_file()}
+    kinds |= {path: kind for path in sorted(folder.glob(pattern)) if _has_content(path)}
   answers = {path: container.read(folder, path) for path in kinds}
   return Subject(folder, [*kinds.items()], answers, container.use and container.use(folder))
 
@@ -114,8 +118,9 @@ def outcome(name: str, seed: int, warned: Warned) -> tuple[str, str]:
   try:
     return _judged(container, whole, path, before, after, warned)
   except (UserError, BadImage) as error:
-    # Bytes of an image have no name; a step of a run is known by its run.
-    names = (path.name, str(whole.folder)) if "checkpoints" in path.parts else (path.name,)
+    # Bytes of an image have no name; a step is known by its run, and a shard by its folder.
+    by_folder = "checkpoints" in path.parts or path.suffix == ".safetensors"
+    names = (path.name, str(whole.folder)) if by_folder else (path.name,)
     told = [str(error), *warned.messages]
     is_named = isinstance(error, BadImage) or any(n in text for n in names for text in told)
     return REFUSED if is_named else UNNAMED, f"{path}: {error}"
@@ -144,14 +149,9 @@ def _judged(
   if any(path.name in message for message in warned.messages):
     return TOLD, warned.messages[-1]
   inside = container.data(path, before, expected)
-  if inside and same(container.without_values(answer), container.without_values(expected)):
-    places = changed_part(before, after)
-    if len(places) < 3 or len(before) != len(after):
-      ends = [place for place in (places[0], places[-1])]
-      if any(all(end in part for end in ends) for part in inside):
-        return DATA, ""
-    if all(any(place in part for part in inside) for place in places):
-      return DATA, ""
+  touched = any(place in part for part in inside for place in changed_part(before, after))
+  if touched and same(container.without_values(answer), container.without_values(expected)):
+    return DATA, ""
   if container.use and same(container.use(whole.folder), whole.used):
     return EQUAL, ""
   if container.is_valid(path, before, after, answer):

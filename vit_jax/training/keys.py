@@ -35,7 +35,14 @@ def section(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
   return dict(inner or {})
 
 
-def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None = None) -> Any:
+def read(
+  cls: type,
+  keys: Mapping[str, Any],
+  prefix: str,
+  given: Mapping | None = None,
+  *,
+  saved: bool = False,
+) -> Any:
   """Builds a dataclass from the keys of a config section.
 
   Args:
@@ -43,6 +50,7 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
     keys: the section. None stands for the default, unless the field may be None; "" for None.
     prefix: of the section, for messages.
     given: fields that are ready.
+    saved: whether a run has written the keys; then None and "" stand for themselves.
 
   Raises:
     UserError: for a key that is unknown, missing or of the wrong type.
@@ -56,34 +64,35 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
       near = nearest(key, known) or f"; known are {', '.join(sorted(known))}."
       raise UserError(f"config.{prefix}{key} is not a known key{near}")
   for name, field in fields.items():
-    value, optional = keys.get(name), _fits(None, hints[name])
-    if value == "" and optional:  # `--config.KEY=`, since a command line has no None.
+    value, optional = keys.get(name), fits(None, hints[name])
+    if value == "" and optional and not saved:  # `--config.KEY=`, since a command line has no None.
       value = None
-    if value is None and not (name in keys and optional):
+    if value is None and not (name in keys and (optional or saved)):
       if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         raise UserError(f"config.{prefix}{name} is missing; set it to {_name(hints[name])}.")
       continue
     value = tuple(value) if isinstance(value, list) else value
-    if not _fits(value, hints[name]):
+    if not fits(value, hints[name]):
       raise UserError(f"config.{prefix}{name}={value!r} is not {_name(hints[name])}.")
     given[name] = value
   return cls(**given)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+  """Whether a value is of the type that a field's hint says."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if hint is Any:
     return True
   if origin in (typing.Union, types.UnionType):
-    return any(_fits(value, a) for a in args)
+    return any(fits(value, a) for a in args)
   if origin is Literal:
     return value in args and isinstance(value, type(args[0]))
   if origin is tuple or hint is tuple:
     if not isinstance(value, tuple):
       return False
     if not args or args[-1] is Ellipsis:
-      return all(_fits(v, args[0]) for v in value) if args else True
-    return len(value) == len(args) and all(map(_fits, value, args))
+      return all(fits(v, args[0]) for v in value) if args else True
+    return len(value) == len(args) and all(map(fits, value, args))
   if hint is float:
     return isinstance(value, int | float) and not isinstance(value, bool)
   if hint is int:
