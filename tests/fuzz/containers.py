@@ -298,8 +298,8 @@ def write_images(folder: Path) -> None:
 
 
 def write_run(workdir: Path, step: int | None = None) -> None:
-  """A run on a folder of images beside it, as if it had been trained."""
-  photos = workdir.parent / f"{workdir.name}-photos"
+  """A run on a folder of images in it, as if it had been trained."""
+  photos = workdir / "photos"
   write_images(photos)
   plan = make_plan(
     dict(

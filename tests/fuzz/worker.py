@@ -18,6 +18,7 @@ import json
 import logging
 import pathlib
 import resource
+import shutil
 import sys
 import traceback
 import warnings
@@ -78,8 +79,11 @@ def _has_content(path: pathlib.Path) -> bool:
 def subject(name: str) -> Subject:
   container: Container = CONTAINERS[name]
   folder = pathlib.Path(name.replace(", ", "-").replace(" ", "-"))
-  if not folder.exists():
+  mark = pathlib.Path(f"{folder}.written")
+  if not mark.exists():
+    shutil.rmtree(folder, ignore_errors=True)  # Of a worker that did not come to its end.
     container.write(folder)
+    mark.touch()
   kinds = {}
   for pattern, kind in container.files.items():
     kinds |= {path: kind for path in sorted(folder.glob(pattern)) if _has_content(path)}

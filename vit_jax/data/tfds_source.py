@@ -90,6 +90,7 @@ def _errors() -> tuple[type[Exception], ...]:
   return (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(ImportError, RuntimeError, AssertionError, json_format.Error, message.Error),
+    SystemError,  # Of protobuf's C code, for keys that are not UTF-8.
   )
 
 
@@ -296,7 +297,9 @@ def _class_names(builder: Any, key: str, name: str) -> tuple[str, ...]:
   feature = builder.info.features[key]
   file = builder.data_path / f"{key}.labels.txt"
   if not feature.num_classes:
-    raise UserError(f"{name} does not tell how many classes {key!r} has; prepare it again.")
+    raise UserError(
+      f"{name} does not tell in its features.json how many classes {key!r} has; prepare it again."
+    )
   if not file.is_file():
     if feature.names == [str(label) for label in range(feature.num_classes)]:
       _LOGGER.warning(
@@ -311,7 +314,8 @@ def _class_names(builder: Any, key: str, name: str) -> tuple[str, ...]:
   names = tuple(line.strip() for line in lines if line.strip())
   if len(set(names)) != feature.num_classes or "\ufffd" in "".join(names):
     raise UserError(
-      f"{file} should have {feature.num_classes} different names in UTF-8, one a line, and has "
-      f"{len(set(names))}; copy it again from where {name} was prepared."
+      f"{file} should have {feature.num_classes} different names in UTF-8, one a line, as "
+      f"features.json says, and has {len(set(names))}; copy it again from where {name} was "
+      "prepared."
     )
   return names

@@ -235,7 +235,7 @@ def read(workdir: str | os.PathLike, described: Mapping[str, Any] | None) -> Rec
       for wanted in ("path", "file")
     )
     whole = dataclasses.replace(record, paths=paths, files=files)
-    counts = {split: len(paths.get(split, ())) for split in described["counts"]}
+    counts = {split: len(own) for split, own in paths.items() if split in SPLITS}
     if whole.digest == described["digest"] and counts == described["counts"]:
       return whole
     problem = f"{path} is not the one that config.json describes"

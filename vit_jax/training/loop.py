@@ -299,7 +299,7 @@ def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None
 
 def _check_results(results: Mapping[str, Any]) -> None:
   """Raises ValueError unless scores are numbers, and the metric is one of them."""
-  is_number = lambda value: type(value) in (int, float)
+  is_number = lambda value: type(value) in (int, float) and math.isfinite(value)
   scores = [v for k, v in results.items() if k in ("val", "test") or isinstance(v, dict)]
   right = all(isinstance(own, dict) and all(map(is_number, own.values())) for own in scores)
   known = [name for own in scores if right for name in own]

@@ -189,10 +189,11 @@ def _from_dict(content: dict[str, Any] | None) -> RunInfo:
     saved, model = content["preprocessing"], config["model"]
     said = {"model_name": (info.model_name, model["name"]), "pp": (saved, config["pp"])}
     said["dataset"] = (info.dataset, config["dataset"])
+    fields = registry.fields_of(info.create_model())
     said |= {
-      key: (info.model_fields[key], value)
+      key: (fields[key], value)
       for key, value in _tuples(model["overrides"]).items()
-      if key in info.model_fields and not isinstance(value, Mapping)
+      if not (isinstance(value, Mapping) and isinstance(fields[key], Mapping))  # Part of a tower.
     }
     for name, (one, other) in said.items():
       if one != other:
