@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thousands of damaged files: refused by name, or read as they were; no other error, no hang.
 
-The format of the summary that the slow test leaves is that of benchmarks/results/.
+The slow test leaves the number of each outcome in benchmarks/results/fuzz.txt.
 """
 
 import collections
