@@ -35,7 +35,14 @@ def section(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
   return dict(inner or {})
 
 
-def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None = None) -> Any:
+def read(
+  cls: type,
+  keys: Mapping[str, Any],
+  prefix: str,
+  given: Mapping | None = None,
+  *,
+  saved: bool = False,
+) -> Any:
   """Builds a dataclass from the keys of a config section.
 
   Args:
@@ -43,6 +50,7 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
     keys: the section. None stands for the default, unless the field may be None; "" for None.
     prefix: of the section, for messages.
     given: fields that are ready.
+    saved: whether a run has written the keys; then None and "" stand for themselves.
 
   Raises:
     UserError: for a key that is unknown, missing or of the wrong type.
@@ -57,9 +65,9 @@ def read(cls: type, keys: Mapping[str, Any], prefix: str, given: Mapping | None 
       raise UserError(f"config.{prefix}{key} is not a known key{near}")
   for name, field in fields.items():
     value, optional = keys.get(name), fits(None, hints[name])
-    if value == "" and optional:  # `--config.KEY=`, since a command line has no None.
+    if value == "" and optional and not saved:  # `--config.KEY=`, since a command line has no None.
       value = None
-    if value is None and not (name in keys and optional):
+    if value is None and not (name in keys and (optional or saved)):
       if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         raise UserError(f"config.{prefix}{name} is missing; set it to {_name(hints[name])}.")
       continue

@@ -158,7 +158,10 @@ def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _divided(source: CaptionedSource, drawn: tuple[str, ...], rule: int) -> dict[str, Source]:
   """Draws splits: "train" and each of `drawn`."""
   if len(source) <= len(drawn):
-    raise UserError(f"{source.root} has only {len(source)} images with texts; add more of them.")
+    raise UserError(
+      f"{source.root} has only {len(source)} images with texts in its {' or '.join(FILES)}; add "
+      "more of them."
+    )
   draw = splits_lib.draw if rule > 1 else splits_lib.shuffled
   parts = draw(source.files, drawn)
   return {split: source.select(np.array(part, np.int64)) for split, part in parts.items()}

@@ -83,6 +83,17 @@ class TfdsSource(Source):
     return TfdsSource(self._records, self._split, keys, self._classes, self._indices[indices])
 
 
+def _errors() -> tuple[type[Exception], ...]:
+  """What TFDS and protobuf raise for files that they cannot read."""
+  from google.protobuf import json_format, message  # TFDS brings it.
+
+  return (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(ImportError, RuntimeError, AssertionError, json_format.Error, message.Error),
+    SystemError,  # Of protobuf's C code, for keys that are not UTF-8.
+  )
+
+
 def _reason(error: Exception) -> str:
   return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -102,7 +113,7 @@ def open_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> D
   folder = pathlib.Path(where or tfds.core.constants.DATA_DIR)
   try:
     builder = tfds.builder(name, data_dir=where)
-  except Exception as e:
+  except _errors() as e:
     raise UserError(_why_not(match, folder, e)) from e
   if not builder.info.splits:
     others = _prepared(match["name"], folder)
@@ -172,9 +183,10 @@ def open_directory(path: str | os.PathLike[str]) -> Dataset:
 
   try:
     builder = tfds.builder_from_directory(os.fspath(path))
-  except Exception as e:
+  except _errors() as e:
     raise UserError(
-      f"TFDS cannot read the dataset in {path} ({_reason(e)}); copy or prepare it again."
+      f"TFDS cannot read the dataset in {path} by its dataset_info.json and features.json "
+      f"({_reason(e)}); copy or prepare it again."
     ) from e
   return _open(builder, os.fspath(path))
 
@@ -199,12 +211,48 @@ def _open(builder: Any, name: str) -> Dataset:
         decoders={keys[0]: tfds.decode.SkipDecoding()},
         file_format=tfds.core.FileFormat.ARRAY_RECORD,
       )
-    except Exception as e:
-      raise UserError(f"split {split!r} of {name} cannot be opened: {_reason(e)}") from e
+    except _errors() as e:
+      raise UserError(
+        f"split {split!r} of {name} cannot be opened as its dataset_info.json says: {_reason(e)}"
+      ) from e
+    _check_counts(records, split, name)
     ours = split_of(split) or split
     ours = split if ours in (*tables, *info.splits) else ours
     tables[ours] = TfdsSource(records, split, keys, len(class_names))
+  _tell_unnamed(builder, name)
+  if not tables:
+    raise UserError(f"{name} has no splits in its dataset_info.json; copy or prepare it again.")
   return Dataset(name=name, class_names=class_names, tables=tables)
+
+
+def _tell_unnamed(builder: Any, name: str) -> None:
+  """Says which shards in the directory belong to no split."""
+  named = {file for split in builder.info.splits.values() for file in split.filenames}
+  there = [path.name for path in builder.data_path.glob("*.array_record-*")]
+  others = sorted({*there} - named) if builder.info.file_format.value == "array_record" else []
+  if others:
+    _LOGGER.warning("%s is of no split in the dataset_info.json of %s", listed(others), name)
+
+
+def _check_counts(records: Any, split: str, name: str) -> None:
+  """Refuses shards of another number of records than `dataset_info.json` says.
+
+  TFDS would leave out the records that are too many.
+  """
+  from array_record.python.array_record_module import ArrayRecordReader
+
+  for shard in records.dataset_info.splits[split].file_instructions:
+    try:
+      reader = ArrayRecordReader(os.fspath(shard.filename))
+      found = reader.num_records()
+      reader.close()
+    except (OSError, ValueError, RuntimeError):  # Told when it is read.
+      continue
+    if found != shard.examples_in_shard:
+      raise UserError(
+        f"{shard.filename} of {name} has {found} records, where dataset_info.json says "
+        f"{shard.examples_in_shard}; copy or prepare the dataset again."
+      )
 
 
 def _keys(info: Any, name: str) -> tuple[str, str]:
@@ -216,8 +264,8 @@ def _keys(info: Any, name: str) -> tuple[str, str]:
   labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
   if not images or not labels:
     raise UserError(
-      f"{name} is no classification dataset: it needs an image and a class label, and has "
-      f"{', '.join(features)}."
+      f"{name} is no classification dataset: it needs an image and a class label, and its "
+      f"features.json has {', '.join(features)}."
     )
   return _one_of(images, "image", info, name), _one_of(labels, "label", info, name)
 
@@ -249,7 +297,9 @@ def _class_names(builder: Any, key: str, name: str) -> tuple[str, ...]:
   feature = builder.info.features[key]
   file = builder.data_path / f"{key}.labels.txt"
   if not feature.num_classes:
-    raise UserError(f"{name} does not tell how many classes {key!r} has; prepare it again.")
+    raise UserError(
+      f"{name} does not tell in its features.json how many classes {key!r} has; prepare it again."
+    )
   if not file.is_file():
     if feature.names == [str(label) for label in range(feature.num_classes)]:
       _LOGGER.warning(
@@ -264,7 +314,8 @@ def _class_names(builder: Any, key: str, name: str) -> tuple[str, ...]:
   names = tuple(line.strip() for line in lines if line.strip())
   if len(set(names)) != feature.num_classes or "\ufffd" in "".join(names):
     raise UserError(
-      f"{file} should have {feature.num_classes} different names in UTF-8, one a line, and has "
-      f"{len(set(names))}; copy it again from where {name} was prepared."
+      f"{file} should have {feature.num_classes} different names in UTF-8, one a line, as "
+      f"features.json says, and has {len(set(names))}; copy it again from where {name} was "
+      "prepared."
     )
   return names

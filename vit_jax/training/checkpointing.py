@@ -358,7 +358,7 @@ def read_steps(
     try:
       with Checkpointer(directory, metric=metric, write=False) as checkpointer:
         return read(checkpointer)
-    except Exception as error:
+    except Exception as error:  # Orbax raises many types, Exception itself among them.
       time.sleep(SETTLE_SECONDS)  # A step that is being deleted still has its directory.
       if found == step_numbers(directory):
         raise

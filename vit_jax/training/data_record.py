@@ -19,6 +19,9 @@ import hashlib
 import io
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +48,11 @@ _NEXT = "data.npz.next"
 _FORMER = "former-"  # Before a split's name: files of it that have gone since, and may come back.
 _ORIGIN = "origin"  # Files that the runs have learned from whose weights this one starts from.
 _NO_HASHES = np.array([], np.uint64)
+# What NumPy and zipfile raise for a damaged file, a header that lies about its size among them.
+_DAMAGED = (
+  *(OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, MemoryError),
+  *(NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +201,11 @@ def check_described(described: Any) -> None:
   """Raises TypeError or KeyError unless this is what `Record.describe` gives, of a known rule."""
   if not described["rule"] <= RULE or {*described} < {"rule", "counts", "epoch", "digest"}:
     raise KeyError(f"rule {described['rule']!r}, which only a newer version knows")
+  numbers = [described["rule"], described["epoch"], *described["counts"].values()]
+  if not all(type(number) is int and number >= 0 for number in numbers):
+    raise TypeError(f"counts of examples that are no integers: {described!r:.80}")
+  if not isinstance(described["digest"], str | None):
+    raise TypeError(f"digest={described['digest']!r:.40}")
 
 
 def read(workdir: str | os.PathLike, described: Mapping[str, Any] | None) -> Record | None:
@@ -214,7 +227,7 @@ def read(workdir: str | os.PathLike, described: Mapping[str, Any] | None) -> Rec
     try:
       with np.load(io.BytesIO(path.read_bytes())) as arrays:
         found = [(*name.split("/"), arrays[name]) for name in arrays.files]
-    except Exception as error:  # NumPy and zipfile raise many types.
+    except _DAMAGED as error:
       problem = f"{path} cannot be read ({error})"
       continue
     paths, files = (
@@ -222,7 +235,8 @@ def read(workdir: str | os.PathLike, described: Mapping[str, Any] | None) -> Rec
       for wanted in ("path", "file")
     )
     whole = dataclasses.replace(record, paths=paths, files=files)
-    if whole.digest == described["digest"]:
+    counts = {split: len(own) for split, own in paths.items() if split in SPLITS}
+    if whole.digest == described["digest"] and counts == described["counts"]:
       return whole
     problem = f"{path} is not the one that config.json describes"
   raise Damaged(problem)

@@ -289,13 +289,23 @@ def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None
     return None
   try:
     results = files.read_object(path)
-    if any(not isinstance(results.get(split, {}), dict) for split in ("val", "test")):
-      raise ValueError("it is not what a run writes")
+    _check_results(results)
   except (OSError, ValueError) as error:
     reason = getattr(error, "strerror", None) or error
     log.warning("%s is damaged (%s); the best checkpoint is evaluated again", path, reason)
     return None
   return results if results.get("steps") == plan.total_steps else None
+
+
+def _check_results(results: Mapping[str, Any]) -> None:
+  """Raises ValueError unless scores are numbers, and the metric is one of them."""
+  is_number = lambda value: type(value) in (int, float) and math.isfinite(value)
+  scores = [v for k, v in results.items() if k in ("val", "test") or isinstance(v, dict)]
+  right = all(isinstance(own, dict) and all(map(is_number, own.values())) for own in scores)
+  known = [name for own in scores if right for name in own]
+  named = results.get("metric") in known or not known
+  if not (right and named and type(results.get("best_step")) is int):
+    raise ValueError("it is not what a run writes")
 
 
 def _write_results(workdir: epath.Path, results: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ The keys keep the names of google-research/vision_transformer; their defaults ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -231,17 +232,18 @@ class Plan:
   @classmethod
   def from_dict(cls, saved: Mapping[str, Any]) -> Plan:
     """Makes a plan from what `to_dict` gave; keys that have since been added get their default."""
+    read = functools.partial(keys_lib.read, saved=True)
     text, distill = saved.get("text"), saved.get("distill")
     sections = {
       "model": _saved_model(saved["model"]),
-      "text": keys_lib.read(TextPlan, text, "text.") if text else None,
-      "init": keys_lib.read(InitPlan, saved.get("init", {}), "init."),
-      "distill": keys_lib.read(DistillPlan, distill, "distill.") if distill else None,
-      "pp": keys_lib.read(transforms.Preprocessing, saved["pp"], "pp."),
-      "optim": keys_lib.read(OptimPlan, saved["optim"], "optim."),
-      "mesh": keys_lib.read(MeshPlan, saved["mesh"], "mesh."),
+      "text": None if text is None else read(TextPlan, text, "text."),
+      "init": read(InitPlan, saved.get("init", {}), "init."),
+      "distill": None if distill is None else read(DistillPlan, distill, "distill."),
+      "pp": read(transforms.Preprocessing, saved["pp"], "pp."),
+      "optim": read(OptimPlan, saved["optim"], "optim."),
+      "mesh": read(MeshPlan, saved["mesh"], "mesh."),
     }
-    return keys_lib.read(cls, {k: v for k, v in saved.items() if k not in sections}, "", sections)
+    return read(cls, {k: v for k, v in saved.items() if k not in sections}, "", sections)
 
 
 def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:

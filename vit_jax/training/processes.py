@@ -162,7 +162,7 @@ def ends_alone(command: str) -> Iterator[None]:
   except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # Of a step, or of a save.
     print(f"{error}\nvit-jax {command}: {lost()}", file=sys.stderr)
     _end(Lost.exit_code)
-  except BaseException:
+  except BaseException:  # noqa: BLE001 - Whatever it is, the others must see that this one ends.
     traceback.print_exc()
     _end(1)
 

@@ -9,12 +9,15 @@ import functools
 import json
 import logging
 import os
+import typing
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 from etils import epath
 
+from vit_jax import keys
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -144,7 +147,10 @@ def read_run(workdir: str | os.PathLike) -> RunInfo | None:
   has_steps = has_checkpoints(path.parent)
   try:
     if path.exists():
-      return _from_dict(files.read_object(path))
+      info = _from_dict(files.read_object(path))
+      if info.data is None and (path.parent / data_record.FILE).exists():
+        raise ValueError(f"it says nothing of the {data_record.FILE} beside it")
+      return info
     if not has_steps:
       return None
     problem, complaint = "is missing", f"is missing beside {path.parent / CHECKPOINTS}"
@@ -168,18 +174,53 @@ def _tell_restored(path: epath.Path, problem: str, step: int) -> None:
 def _from_dict(content: dict[str, Any] | None) -> RunInfo:
   """The opposite of `RunInfo.to_dict`. Raises ValueError if the content is another."""
   try:
+    json.dumps(content, allow_nan=False)  # Raises ValueError for NaN and infinity.
     if (data := content.get("data")) is not None:
       data_record.check_described(data)
-    return RunInfo(
+    config = content["config"]
+    info = RunInfo(
       **{
         **content,
-        "class_names": tuple(content["class_names"]),
-        "preprocessing": plan_lib.Plan.from_dict(content["config"]).pp,
+        "class_names": _tuples(content)["class_names"],
+        "preprocessing": plan_lib.Plan.from_dict(config).pp,
         "model_fields": _tuples(content["model_fields"]),
       }
     )
+    # Said twice, so that a damaged one shows.
+    saved, model = content["preprocessing"], config["model"]
+    said = {"model_name": (info.model_name, model["name"]), "pp": (saved, config["pp"])}
+    said["dataset"] = (info.dataset, config["dataset"])
+    fields = registry.fields_of(info.create_model())
+    said |= {
+      key: (fields[key], value)
+      for key, value in _tuples(model["overrides"]).items()
+      if not (isinstance(value, Mapping) and isinstance(fields[key], Mapping))  # Part of a tower.
+    }
+    for name, (one, other) in said.items():
+      if one != other:
+        raise ValueError(f"it has both {one!r:.40} and {other!r:.40} as {name}")
+    _check_types(info)
   except (TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"it is not what a run writes: {error!r}") from error
+  return info
+
+
+def _check_types(info: RunInfo) -> None:
+  """Raises ValueError unless all values are of their types, also those of the model's fields."""
+  found = [info, info.create_model()]
+  for owner in found:
+    hints = typing.get_type_hints(type(owner))
+    for name in (field.name for field in dataclasses.fields(owner) if field.init):
+      if name in ("parent", "name"):  # Of every module.
+        continue
+      value = getattr(owner, name)
+      if isinstance(value, nn.Module):
+        found.append(value)
+      elif not keys.fits(value, hints[name]):
+        raise ValueError(f"it is not what a run writes: {name}={value!r:.40}")
+  classes = getattr(found[1], "num_classes", None)
+  if info.class_names and classes not in (None, len(info.class_names)):
+    raise ValueError(f"it names {len(info.class_names)} classes of a model of {classes}")
 
 
 def _saved_run(directory: epath.Path) -> tuple[int | None, dict[str, Any] | None]:

@@ -79,7 +79,7 @@ def _too_little_memory(
       return _found(plan, fitting.find(plan, mesh, num_classes, room), room, reason)
   except KeyboardInterrupt:
     pass
-  except Exception as failed:  # An explanation that fails must not hide what it explains.
+  except Exception as failed:  # noqa: BLE001 - It must not hide the error that it explains.
     log.warning("no such setting could be looked for: %s", failed)
   return _knobs(plan, mesh, reason)
 
