@@ -2,7 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding against Pillow, for every kind of file that a folder may hold."""
 
+import json
+import os
+import pickle
+import random
+import re
 import struct
+import subprocess
+import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -10,6 +18,7 @@ import pytest
 from pictures import encoded, every_format, opened, photo
 from PIL import Image, ImageOps
 
+from vit_jax.data import decode as decode_lib
 from vit_jax.data import listing
 from vit_jax.data.decode import BadImage, decode, from_pil, jpeg_size
 
@@ -204,3 +213,133 @@ def test_reduced_decoding_averages(reduce):
   assert result.shape == expected.shape
   assert np.abs(result - expected).mean() < 3
   assert np.abs(result[..., ::-1] - expected).mean() > 5  # Channels in order.
+
+
+def test_a_postscript_file_never_starts_ghostscript(tmp_path, monkeypatch):
+  """Whatever its name; Pillow would start it for an EPS, alone or in a DOS envelope."""
+  (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+  (tmp_path / "gs").chmod(0o755)
+  monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+  eps = encoded(ASTRONAUT, "EPS")
+  dos = struct.pack("<6I", 0xC6D3D0C5, 30, len(eps), 0, 0, 0) + b"\0\0\xff\xff\0\0" + eps
+  for data in (eps, dos, b"%!PS\nshowpage"):
+    with pytest.raises(BadImage, match="cannot identify"):
+      decode(data)
+  assert not (tmp_path / "started").exists()
+
+
+def _png(width, height, pixels):
+  """A grey PNG of what is said to be `width` x `height`."""
+  chunk = lambda kind, data: (
+    struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+  )
+  head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+  body = chunk(b"IDAT", zlib.compress(pixels))
+  return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
+
+
+def _bombs():
+  """Small files that say that they are large, by name."""
+  jpeg = bytearray(encoded(ASTRONAUT, "JPEG", progressive=True))
+  at = jpeg.index(b"\xff\xc2") + 5
+  jpeg[at : at + 4] = struct.pack(">HH", 20_000, 20_000)
+  gif = bytearray(encoded(ASTRONAUT, "GIF"))
+  gif[6:10] = struct.pack("<HH", 65000, 65000)
+  webp = bytearray(encoded(ASTRONAUT, "WEBP", exif=b"Exif\0\0", lossless=True))
+  webp[24:30] = (16382).to_bytes(3, "little") * 2
+  # A TIFF of 16x16 pixels in a tile of 40,000x40,000: width, height, bits, compression, kind, where
+  # the tile is, its sides, and how long it is.
+  tile = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 322: 40_000, 323: 40_000, 324: 122, 325: 20}
+  tiff = struct.pack("<2sHIH", b"II", 42, 8, len(tile))
+  tiff += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tile.items())
+  tiff += bytes(4) + zlib.compress(bytes(1000))
+  pixels, cut = bytes(40_001 * 5_000), _png(9, 9, bytes(90))
+  return {
+    "JPEG": bytes(jpeg),
+    "JPEG with junk before the frame": bytes(jpeg[:20] + b"junk" + jpeg[20:]),
+    "GIF": bytes(gif),
+    "WEBP": bytes(webp),
+    "TIFF": tiff,
+    "PNG": _png(40_000, 5_001, pixels),
+    "a chunk of 4 GB": cut[:33] + b"\xff\x7f\x1b\xc8" + cut[37:],
+    "BMP": struct.pack("<2s4I2i2H6I", b"BM", 54, 0, 54, 40, 20_000, 20_000, 1, 24, *[0] * 6),
+  }
+
+
+BOMB = """
+import json, pickle, resource, sys
+from vit_jax.data.decode import BadImage, decode
+found = {}
+for kind, data in pickle.load(sys.stdin.buffer).items():
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  try:
+    decode(data)
+    reason = "read"
+  except BadImage as error:
+    reason = str(error)
+  found[kind] = reason, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+print(json.dumps(found))
+"""
+
+
+def test_what_a_header_says_is_not_reserved():
+  bombs = _bombs()
+  done = subprocess.run(
+    [sys.executable, "-c", BOMB], input=pickle.dumps(bombs), capture_output=True, check=True
+  )
+  found = json.loads(done.stdout)
+  assert found.keys() == bombs.keys()
+  for kind, (reason, megabytes) in found.items():
+    assert megabytes < 100, kind
+    expected = "read" if kind == "a chunk of 4 GB" else "limit|decoder"  # Its pixels are there.
+    assert re.search(expected, reason), (kind, reason)
+  for kind in ("PNG", "TIFF", "BMP", "GIF"):
+    assert "limit" in found[kind][0]
+
+
+def test_what_pillow_only_warns_of_is_bad(monkeypatch):
+  data = encoded(ASTRONAUT, "TIFF")
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 * 200)
+  assert decode(data).shape == (150, 200, 3)
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 * 200 - 1)
+  with (
+    pytest.warns(Image.DecompressionBombWarning),
+    pytest.raises(BadImage, match="200x150 exceeds the limit of 29999 pixels"),
+  ):
+    decode(data)
+
+
+def test_large_images_are_converted_in_parts(monkeypatch):
+  rgba = np.dstack([ASTRONAUT, ASTRONAUT[..., 0]])
+  deep = Image.fromarray(ASTRONAUT[..., 0].astype(np.float32) * 257)
+  for data in (encoded(rgba), encoded(deep, "TIFF"), FILES["GIF"]):
+    whole = decode(data)
+    monkeypatch.setattr(decode_lib, "_BAND", 7 * 200)
+    np.testing.assert_array_equal(decode(data), whole)
+    monkeypatch.undo()
+
+
+def test_the_size_of_a_jpeg_is_found_behind_junk():
+  data = encoded(ASTRONAUT, "JPEG")
+  for junk in (b"", b"junk", b"\xff\xff\xff", b"\xff\0\xff\xd0"):
+    assert jpeg_size(data[:20] + junk + data[20:]) == (150, 200, 3)  # After the first segment.
+  np.testing.assert_array_equal(decode(data[:20] + b"junk" + data[20:]), decode(data))
+
+
+@pytest.mark.parametrize("kind", listing.FORMATS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_is_read_or_bad(kind):
+  """No other exception, whatever Pillow's plugins raise."""
+  rng, outcomes = random.Random(kind), {"read": 0, "bad": 0}
+  file = every_format(photo(30, 40))[kind]
+  for _ in range(60 if kind == "QOI" else 300):  # Pillow decodes that in Python.
+    data = bytearray(file)
+    for _ in range(rng.choice((1, 2, 8))):
+      at = rng.randrange(rng.choice((64, 300, len(data))))
+      data[at : at + rng.choice((1, 4))] = rng.choice((b"\xff" * 4, bytes(4), b"\x7f", b"\x80\0"))
+    try:
+      outcomes["read"] += decode(bytes(data)).size > 0
+    except BadImage as error:
+      outcomes["bad"] += 1
+      assert str(error)
+  assert outcomes["bad"] > 5

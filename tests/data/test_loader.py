@@ -4,11 +4,14 @@
 
 import json
 import logging
+import re
 
+import cv2
 import numpy as np
 import pytest
 from pictures import encoded, photo, write_folder
 
+from vit_jax.data import loader as loader_lib
 from vit_jax.data.loader import TrainLoader, eval_batches
 from vit_jax.data.sources import ArraySource, Source, open_dataset
 from vit_jax.data.transforms import Preprocessing
@@ -387,8 +390,22 @@ def test_our_own_errors_are_not_taken_for_bad_images():
 
   source = Broken(numbered(9).images)
   for threads in (0, 4):
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(KeyError, match="a bug") as error:
       next(TrainLoader(source, SMALL, batch_size=2, seed=0, threads=threads).iterator())
+    assert re.search(r"with the image \w+", error.value.__notes__[0])
+
+
+@pytest.mark.parametrize("error", [UserError("a mistake"), MemoryError(), cv2.error("a bug")])
+def test_whatever_a_worker_raises_names_the_image(error, monkeypatch):
+  def fails(*_):
+    raise error
+
+  monkeypatch.setattr(loader_lib, "eval_transform", lambda spec: fails)
+  for source in (Encoded(numbered(3).images), numbered(3)):
+    with pytest.raises(type(error)) as found:
+      list(eval_batches(source, SMALL, batch_size=2))
+    told = [str(found.value), *getattr(found.value, "__notes__", ())]
+    assert any(source.name(0) in words for words in told)
 
 
 def test_wrong_batch_sizes():

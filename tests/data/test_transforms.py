@@ -4,6 +4,8 @@
 
 import collections
 import itertools
+import subprocess
+import sys
 import types
 
 import jax
@@ -310,3 +312,62 @@ def test_settings_may_be_a_config_dict():
   spec = Preprocessing(**config)
   assert spec.size == (8, 8) and spec.mean == (0.5,) and spec.std == (0.25,)
   assert spec.random_affine["scale"] == (0.9, 1.1)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(
+  "shape", [(1, 400, 3), (400, 3, 3), (7, 700, 1), (31, 900, 3), (150, 200, 3)]
+)
+def test_a_part_is_what_the_whole_would_show(shape, antialias, interpolation):
+  image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  for cover in ((64, 64), (40, 56)):
+    size, crop = transforms._covering(shape[:2], cover), (cover[0] - 8, cover[1] - 5)
+    whole = transforms.resize(image, size, interpolation, antialias).astype(int)
+    middle = transforms._center(size, crop, "round")
+    for top, left in (middle, (0, 0), (size[0] - crop[0], size[1] - crop[1])):
+      part = transforms.resize_part(image, size, (top, left, *crop), interpolation, antialias)
+      expected = whole[top : top + crop[0], left : left + crop[1]]
+      assert part.dtype == np.uint8 and np.abs(part - expected).max() <= 1
+
+
+STRIPS = """
+import resource
+import numpy as np
+from vit_jax.data import transforms
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+for height, width, resize, interpolation, antialias in (
+  (1, 40_000, "resize_crop", "bilinear", False),
+  (40_000, 1, "resize_crop", "bicubic", True),
+  (2, 30_000, "resize_crop", "bicubic", False),
+  (3, 65_500, "resize_crop", "area", False),
+  (65_500, 3, "resize_crop", "bilinear", True),
+  (100_000, 1, "squash", "bilinear", True),
+  (1, 40_000, "digit", "bilinear", False),
+):
+  image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+  spec = transforms.Preprocessing(
+    crop=224,
+    resize=None if resize == "squash" else 256,
+    eval_resize=resize,
+    interpolation=interpolation,
+    antialias=antialias,
+  )
+  before, record = peak(), {"image": image, "label": 0}
+  shapes = {transforms.eval_transform(spec)(record)["image"].shape}
+  shapes |= {transforms.train_transform(spec)(record, np.random.default_rng(0))["image"].shape}
+  assert shapes == {(224, 224, 3)}, shapes
+  assert peak() - before < 60, (height, width, resize, peak() - before)  # MB.
+"""
+
+
+def test_the_memory_is_the_crops_whatever_the_aspect():
+  done = subprocess.run([sys.executable, "-c", STRIPS], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_path_that_cannot_be_read_is_named(tmp_path):
+  path = tmp_path / "half.jpg"
+  path.write_bytes(encoded(photo(), "JPEG")[:1000])
+  with pytest.raises(transforms.BadImage, match=rf"^{path} cannot be read: .*truncated"):
+    transforms.Preprocess(transforms.Preprocessing())(path)

@@ -3,12 +3,14 @@
 """Classes by their names: what the embeddings are, and that a run and its file say the same."""
 
 import dataclasses
+import json
 import time
 
 import jax
 import numpy as np
 import pytest
 import small_lit
+import tiny_run
 
 from vit_jax.data import transforms
 from vit_jax.data.text import ByteTokenizer
@@ -239,3 +241,61 @@ def test_many_classes_are_compared_in_linear_time():
   assert time.perf_counter() - start < 5  # It takes 0.2 s; comparing all pairs took 14.
   with pytest.raises(UserError, match="'class 7' and 'Class - 7' are one"):
     zeroshot.make_prompts(TOKENIZER, [*names, "Class - 7"])
+
+
+PROGRAM = """
+import json, jax, numpy as np
+from vit_jax.data import sources, text, transforms
+from vit_jax.evaluation import classification, zeroshot
+from vit_jax.models.registry import create_model
+from vit_jax.training import mesh as mesh_lib, sharding
+from vit_jax.training.plan import MeshPlan
+
+small = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
+model = create_model(
+  "LiT-B16B_2",
+  img=dict(small, name="ViT-Ti_16", patch_size=4),
+  txt=dict(small, name="Text-Ti", num_classes=16, vocab_size=259, max_len=24),
+)
+inputs = np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 24), np.int32)
+shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
+rng = np.random.default_rng(0)
+variables = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+images = rng.integers(256, size=(24, 8, 8, 3), dtype=np.uint8)
+source = sources.ArraySource(images, np.arange(24, dtype=np.int32) % 3, [str(i) for i in range(24)])
+prompts = zeroshot.make_prompts(text.ByteTokenizer(None, 24), ("cat", "dog", "pot of tea"))
+spec = transforms.Preprocessing(crop=8)
+made = classification.make_eval_step
+
+def watched(*arguments, **options):
+  step = made(*arguments, **options)
+  def call(variables, batch):
+    leaves = jax.tree.leaves(variables)
+    total = sum(x.nbytes for x in leaves)
+    each = {}
+    for x in leaves:
+      for shard in x.addressable_shards:
+        each[shard.device.id] = each.get(shard.device.id, 0) + shard.data.nbytes
+    found["share"] = max(each.values()) / total
+    return step(variables, batch)
+  return call
+
+classification.make_eval_step = watched
+results = []
+for plan in (MeshPlan(data=1), MeshPlan(fsdp=8)):
+  mesh, found = mesh_lib.make_mesh(plan), {}
+  placed = mesh_lib.place(variables, sharding.shardings(variables, mesh))
+  evaluator = zeroshot.ZeroShotEvaluator(model, {"val": source}, spec, prompts, batch=8, mesh=mesh)
+  results.append({**evaluator("val", placed), **found})
+print(json.dumps(results))
+"""
+
+
+def test_a_split_tower_is_evaluated_as_it_lies():
+  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  done = tiny_run.run_python(PROGRAM, XLA_FLAGS=flags)
+  assert done.returncode == 0, done.stderr
+  one, eight = json.loads(done.stdout)
+  assert one.pop("share") == 1
+  assert eight.pop("share") < 0.3  # An eighth, and the vectors, which are much of so small a tower.
+  assert eight == pytest.approx(one, rel=1e-5)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a state lies on a mesh, and which examples a process reads."""
 
+import re
 import types
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from vit_jax.errors import UserError
 from vit_jax.models.lit import example_inputs
-from vit_jax.models.registry import create_model
+from vit_jax.models.registry import create_model, list_models
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import optim, sharding
 from vit_jax.training.plan import MeshPlan, make_plan
@@ -84,6 +85,66 @@ def test_eight_ways_split_every_family(name, size):
   assert sum(row.bytes for row in rows) == sum(x.nbytes for x in map(_zeros, _leaves(shapes)))
   each = sum(row.device_bytes for row in rows)
   assert each < 0.15 * sum(row.bytes for row in rows)  # An eighth, and what is whole.
+
+
+EIGHT, MIXED = dict(replica=1, data=1, fsdp=8, tensor=1), dict(replica=1, data=1, fsdp=2, tensor=4)
+TEXT = dict(name="Text-Ti", num_layers=2)
+# One of each kind of name, and what no row of the registry has. Two layers tell as much as twelve.
+FAMILIES = [
+  (name, {}) for name in {n.split("-")[0]: n for n in reversed(list_models())}.values()
+] + [
+  ("ViT-S_16", dict(position_embedding="learned_2d", classifier="map")),
+  ("ViT-S_16", dict(position_embedding="relative", layer_scale_init=0.1)),
+  ("DeiT-S_16-distilled", {}),
+  # Eight layers on eight devices; widths of the number of layers, and prime ones.
+  ("ViT-S_16", dict(num_layers=8, hidden_size=8, num_heads=8, mlp_dim=8)),
+  ("ViT-S_16", dict(num_layers=8, hidden_size=21, num_heads=3, mlp_dim=13)),
+  ("Mixer-S_16", dict(num_blocks=8, hidden_dim=8, tokens_mlp_dim=8, channels_mlp_dim=8)),
+  ("Mixer-S_16", dict(num_blocks=8, hidden_dim=13, tokens_mlp_dim=7, channels_mlp_dim=11)),
+  ("LiT-B16B_2", dict(img=dict(name="Mixer-S_16", num_classes=768), txt=TEXT, bias_init=-10.0)),
+]
+
+
+def _shapes(name, fields, scanned):
+  """The shape of every leaf by its path; None if the model cannot scan over its layers."""
+  scan = {"scan_layers": True} if scanned else {}
+  if "img" in fields:
+    fields = {**fields, **{tower: {**fields[tower], **scan} for tower in ("img", "txt")}}
+    scan = {}
+  if scan and not hasattr(create_model(name), "scan_layers"):
+    return None
+  model = create_model(name, **fields, **scan)
+  size = 256 if "V2" in name or "Mobile" in name else 224
+  inputs = example_inputs(model, jnp.zeros((1, size, size, 3)))
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
+  leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+  return {sharding.path_of(path): leaf.shape for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("name, fields", FAMILIES)
+def test_every_leaf_of_every_family_is_in_the_table(name, fields):
+  """Norms, biases and scalars stay whole under `fsdp`, and scanned layers lie as single ones."""
+  single, scanned = _shapes(name, fields, False), _shapes(name, fields, True)
+  for sizes in (EIGHT, MIXED):
+    for path, shape in single.items():
+      assert any(re.search(f"(^|/)({end})$", path) for end, _ in sharding.TABLE), path
+      axes = sharding.spec(path, shape, sizes)
+      if len(shape) < 2 or path.endswith("/bias"):
+        assert "fsdp" not in axes, path
+      for axis, length in zip(axes, shape, strict=False):
+        assert axis is None or length % sizes[axis] == 0, path
+    for path, shape in (scanned or {}).items():
+      axes, alone = sharding.spec(path, shape, sizes), path
+      if path not in single:
+        alone = re.sub(r"(encoderblock|MixerBlock)/", r"\1_0/", path)
+        assert axes == P() or axes[0] is None, path  # Not along the layers.
+        axes, shape = P(*axes[1:]), shape[1:]
+      assert shape == single[alone] and axes == sharding.spec(alone, shape, sizes), path
+
+
+def test_rows_that_are_looked_up_stay_whole():
+  for path in ("txt/Embed_0/embedding", "txt/token_embedding/embedding"):
+    assert sharding.spec(path, (32_000, 512), SIZES) == P(None, "fsdp")
 
 
 def _leaves(tree):

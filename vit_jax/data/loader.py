@@ -31,6 +31,13 @@ class _Failure:
   id: str
   error: Exception
 
+  def named(self) -> Exception:
+    """The error, which tells with which example it happened."""
+    if isinstance(self.error, UserError):
+      return UserError(f"{self.id}: {self.error}")
+    self.error.add_note(f"It happened with the image {self.id}.")
+    return self.error
+
 
 class BadImages:
   """The images that could not be read: counted once each, logged once each, limited.
@@ -61,7 +68,7 @@ class BadImages:
       Exception: the failure was not the image's but ours.
     """
     if not isinstance(failure.error, (BadImage, OSError)):
-      raise failure.error
+      raise failure.named()
     if failure.id in self._reasons:
       return
     self._reasons[failure.id] = str(failure.error)
@@ -127,7 +134,7 @@ class _Load:
         if np.isnan(example[name]).any():
           raise BadImage(f"it could not be read for its {name!r}, either")
       return example
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - It is raised where the batches are asked for.
       name = record["id"] if record else self._source.name(int(index))
       return _Failure(name, e)
 
@@ -268,7 +275,7 @@ class _LoadBatch:
       philox.state = state
       example = self._load(self._order[position], rng)
       if isinstance(example, _Failure):  # Images in memory need no decoding, so it is ours.
-        raise example.error
+        raise example.named()
       examples.append(example)
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 

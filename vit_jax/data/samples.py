@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.decode import decode
+from vit_jax.data.decode import BadImage, decode
 from vit_jax.data.sources import Dataset
 from vit_jax.errors import UserError
 
@@ -33,7 +33,7 @@ def write_samples(
     The files, named INDEX-CLASS.png.
 
   Raises:
-    UserError: if the folder cannot be written, or count is not positive.
+    UserError: if the folder cannot be written, an image not read, or count is not positive.
   """
   if count < 1:
     raise UserError(f"count={count} must be at least 1.")
@@ -54,6 +54,8 @@ def write_samples(
       path = out / f"{index:05d}-{name}.png"
       Image.fromarray(pixels.squeeze()).save(path)
       written.append(path)
+  except BadImage as error:
+    raise UserError(f"{record['id']} cannot be read ({error}); repair or remove it.") from error
   except OSError as error:
     raise UserError(f"cannot write to {out}: {error.strerror or error}.") from error
   return written

@@ -43,6 +43,16 @@ _CHOICES = {
 }
 _CV2 = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# Weights by distance, in pixels of the source or (with antialias) of the coarser of both, and the
+# distance from which they are 0; by interpolation and antialias, which "area" has anyway.
+_TRIANGLE = (lambda x: 1 - x, 1)
+_FILTERS = {
+  ("bilinear", False): _TRIANGLE,
+  ("bilinear", True): _TRIANGLE,
+  ("bicubic", False): (lambda x: _cubic(x, -0.75), 2),
+  ("bicubic", True): (lambda x: _cubic(x, -0.5), 2),
+}
+_LONGEST = 64  # Sides that an image may have on the way, in sides of what it should cover.
 _AFFINE = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0)}
 
 
@@ -192,6 +202,76 @@ def resize(
   return resized if resized.ndim == 3 else resized[..., None]
 
 
+def resize_part(
+  image: np.ndarray,
+  size: tuple[int, int],
+  box: tuple[int, int, int, int],
+  interpolation: str,
+  antialias: bool,
+) -> np.ndarray:
+  """What `resize` to `size` gives inside of `box`, made from what is seen there alone.
+
+  So the memory it takes is that of the box and of what it shows, however large `size` is. Computed
+  in float32: at most one grey level from `resize`.
+
+  Args:
+    image: uint8 [height, width, channels].
+    size: (height, width) of the whole.
+    box: (top, left, height, width) of what is kept of it.
+    interpolation: see `resize`.
+    antialias: see `resize`.
+  """
+  (rows, down), (columns, across) = (
+    _weights(image.shape[k], size[k], box[k], box[k + 2], interpolation, antialias) for k in (0, 1)
+  )
+  image = image[rows, columns].astype(np.float32)
+  pillows = antialias and interpolation in _PILLOW
+  for axis, weights in ((1, across), (0, down)):
+    image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    if pillows or axis == 0:  # Pillow rounds, and cuts off what overshoots, along each axis.
+      image = np.clip(np.floor(image + 0.5), 0, 255)
+  return image.astype(np.uint8)
+
+
+def _weights(
+  old: int, new: int, first: int, count: int, interpolation: str, antialias: bool
+) -> tuple[slice, np.ndarray]:
+  """How `count` pixels from the `first` on, of an axis resized from `old` to `new`, are made.
+
+  Returns:
+    Which pixels of the source are seen, and how much of each: float32 [count, seen].
+  """
+  scale = old / new
+  at = np.arange(first, first + count)[:, None]
+  if interpolation == "area":
+    begin, end = math.floor(first * scale), min(math.ceil((first + count) * scale), old)
+    x = np.arange(begin, end)
+    # How much of each pixel of the source a new one covers.
+    weights = np.minimum(x + 1, (at + 1) * scale) - np.maximum(x, at * scale)
+    weights = np.maximum(weights, 0)
+    return slice(begin, end), (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+  function, support = _FILTERS[interpolation, antialias]
+  coarser = max(scale, 1) if antialias else 1
+  centers = (at + 0.5) * scale - 0.5
+  begin = math.floor(centers[0, 0] - support * coarser)
+  x = np.arange(begin, math.ceil(centers[-1, 0] + support * coarser) + 1)
+  distance = np.abs(x - centers) / coarser
+  weights = np.where(distance < support, function(distance), 0)
+  inside = np.clip(x, 0, old - 1)
+  if antialias:  # What lies outside does not count; else it is what the edge is.
+    weights = weights * (x == inside)
+  seen = slice(inside[0], inside[-1] + 1)
+  summed = np.zeros((count, seen.stop - seen.start))
+  np.add.at(summed, (slice(None), inside - seen.start), weights)
+  return seen, (summed / summed.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+  """Keys' cubic convolution (1981) at distances below 2."""
+  near = ((a + 2) * x - (a + 3)) * x * x + 1
+  return np.where(x < 1, near, ((x - 5) * x + 8) * x * a - 4 * a)
+
+
 def inception_box(
   height: int, width: int, min_area: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
@@ -317,7 +397,10 @@ def _eval_image(spec: Preprocessing) -> Callable[[bytes | np.ndarray], np.ndarra
     cover = spec.resized
     if spec.eval_resize == "resize_crop":
       cover = _covering(pixels.shape[:2], cover)
-    return _center_crop(resize(pixels, cover, *filters), size, spec.crop_offset)
+    box = (*_center(cover, size, spec.crop_offset), *size)
+    if max(np.divide(cover, spec.resized)) > _LONGEST:
+      return resize_part(pixels, cover, box, *filters)
+    return _cut(resize(pixels, cover, *filters), box)
 
   return evaluate
 
@@ -335,10 +418,15 @@ def _covering(image: tuple[int, int], cover: tuple[int, int]) -> tuple[int, int]
   return round(height / ratio), round(width / ratio)
 
 
-def _center_crop(image: np.ndarray, size: tuple[int, int], offset: str) -> np.ndarray:
-  margins = (image.shape[0] - size[0], image.shape[1] - size[1])
-  top, left = (round(m / 2) if offset == "round" else m // 2 for m in margins)
-  return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+def _center(image: tuple[int, int], size: tuple[int, int], offset: str) -> tuple[int, int]:
+  """(top, left) of the crop of this size in the middle of an image."""
+  margins = (image[0] - size[0], image[1] - size[1])
+  return tuple(round(m / 2) if offset == "round" else m // 2 for m in margins)
+
+
+def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+  top, left, height, width = box
+  return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def normalize(images: Any, mean: Any, std: Any) -> Any:
@@ -380,8 +468,11 @@ class Preprocess:
     """
     spec = self.settings
     if isinstance(image, (str, os.PathLike)):
-      image = pathlib.Path(image).read_bytes()
-    elif isinstance(image, Image.Image):
+      try:
+        return self(pathlib.Path(image).read_bytes())
+      except BadImage as error:
+        raise BadImage(f"{image} cannot be read: {error}") from error
+    if isinstance(image, Image.Image):
       image = from_pil(image)
     if spec.eval_resize == "squash" and not spec.antialias:
       pixels = decode(image, spec.channels).astype(np.float32)

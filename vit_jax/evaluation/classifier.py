@@ -164,6 +164,9 @@ def predict(
     except (OSError, decode.BadImage) as error:
       log.warning("skipped %s: %s", path, error)
       return None
+    except Exception as error:
+      error.add_note(f"It happened with the image {path}.")
+      raise
 
   @jax.jit
   def probabilities(variables: Any, images: Array) -> Float[Array, "b classes"]:

@@ -129,13 +129,10 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def on_mesh(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Leaves a tree that lies on the mesh where it is; puts another one on each of its devices."""
-  devices = {*mesh.devices.flat}
-  if all(
-    isinstance(x, jax.Array) and x.sharding.device_set == devices for x in jax.tree.leaves(tree)
-  ):
-    return tree
-  return jax.device_put(tree, replicated(mesh))
+  """Leaves each array that lies on the mesh where it is; puts the others on each of its devices."""
+  devices, whole = {*mesh.devices.flat}, replicated(mesh)
+  lies = lambda x: isinstance(x, jax.Array) and x.sharding.device_set == devices
+  return jax.tree.map(lambda x: x if lies(x) else jax.device_put(x, whole), tree)
 
 
 def place_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -19,13 +19,15 @@ import flax.linen as nn
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vit_jax.checkpoints import tree as tree_lib
 from vit_jax.errors import UserError
 from vit_jax.training import mesh as mesh_lib
 
 # The end of a path, and the axes of such an array, without that of scanned layers. In a pair of
 # matrices the first is split by its outputs and the second by its inputs, so that only the sum of
 # what the second gives has to travel: section 3 of arXiv:1909.08053. An axis whose size is no
-# multiple is left whole. What no line names is for `fsdp` alone, see `spec`.
+# multiple is left whole. () is never split; LONGEST is for `fsdp` alone, see `spec`.
+LONGEST = None
 TABLE = (
   # Heads of their own axis: ViT, DeiT, hybrids, text towers, MobileViT.
   (r"MultiHeadDotProductAttention_\d+/(query|key|value)/kernel", ("fsdp", "tensor", None)),
@@ -39,8 +41,13 @@ TABLE = (
   (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_0/kernel", ("fsdp", "tensor")),
   (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_0/bias", ("tensor",)),
   (r"(MlpBlock_\d+|(token|channel)_(mixing|mlp))/Dense_1/kernel", ("tensor", "fsdp")),
-  # Rows are looked up, so they stay whole.
-  (r"embedding/embedding|pos_embedding", (None, "fsdp")),
+  # Rows are looked up, so they stay whole: tables of tokens and positions, and learned tokens.
+  (r"(\w*embedding|Embed_\d+)/embedding", (None, "fsdp")),
+  (r"pos_embedding|(row|column)_embedding|table|relative_position_bias_table", (None, "fsdp")),
+  (r"cls|dist|reg|probe", (None, "fsdp")),
+  # Vectors and scalars: under 1% of the bytes, and one more thing to wait for in every layer.
+  (r"bias|scale|gamma|layer_scale_\d+|logit_scale|t|b|mean|var", ()),
+  (r"kernel|classes", LONGEST),
 )
 _TABLE = [(re.compile(f"(^|/)({end})$"), axes) for end, axes in TABLE]
 
@@ -54,22 +61,21 @@ def spec(path: str, shape: tuple[int, ...], sizes: dict[str, int]) -> PartitionS
     sizes: of the mesh's axes.
 
   Returns:
-    What `TABLE` says. A matrix or kernel that gets no `fsdp` there is split over it along its
-    longest axis that is a multiple; vectors (norms, biases) stay whole: they are under 1% of the
-    bytes, and one more thing to wait for in every layer.
+    What `TABLE` says, of the axes that are multiples. A matrix or kernel that gets no `fsdp` there,
+    or is not in it, is split over it along its longest axis that is a multiple.
   """
-  layers = 1 if "/encoderblock/" in path else 0  # As `nn.scan` names them.
+  layers = 1 if tree_lib.SCANNED.match(path) else 0
   own = shape[layers:]
-  axes = next((axes for end, axes in _TABLE if end.search(path)), ())
-  axes = (
-    [None] * (len(own) - len(axes)) + list(axes) if len(axes) <= len(own) else [None] * len(own)
-  )
+  row = next((axes for end, axes in _TABLE if end.search(path)), LONGEST)
+  # Fewer axes than the row has: what an optimizer keeps of a matrix's rows or columns.
+  axes = row if row and len(row) <= len(own) else ()
+  axes = [None] * (len(own) - len(axes)) + list(axes)
   axes = [
     axis if axis and sizes[axis] > 1 and size % sizes[axis] == 0 else None
     for axis, size in zip(axes, own, strict=True)
   ]
-  is_matrix = len(own) > 1 and not path.endswith("/bias")
-  if sizes["fsdp"] > 1 and is_matrix and "fsdp" not in axes:
+  is_split = row is LONGEST or "fsdp" in row
+  if sizes["fsdp"] > 1 and len(own) > 1 and is_split and "fsdp" not in axes:
     free = [i for i, size in enumerate(own) if axes[i] is None and size % sizes["fsdp"] == 0]
     if free:
       axes[max(free, key=lambda i: own[i])] = "fsdp"

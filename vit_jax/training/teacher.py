@@ -21,7 +21,7 @@ from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
 from vit_jax.models import registry
 from vit_jax.models.lit import TwoTowers
-from vit_jax.training import losses
+from vit_jax.training import losses, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import DistillPlan, Plan
 
@@ -75,10 +75,11 @@ class Teacher:
     )["train"]
 
     def say(variables: Any, batch: Any) -> tuple[jax.Array, ...]:
-      return self(variables, batch["image"]), batch["label"], batch["mask"]
+      with sharding.examples_stay(mesh, len(batch["image"])):
+        return self(variables, batch["image"]), batch["label"], batch["mask"]
 
     say = jax.jit(say, out_shardings=mesh_lib.replicated(mesh))
-    variables = mesh_lib.on_mesh(self.variables, mesh)
+    variables = mesh_lib.place(self.variables, sharding.shardings(self.variables, mesh))
     found = None
     for batch in batches:
       placed = mesh_lib.place_batch(dict(batch), mesh)
