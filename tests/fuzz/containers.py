@@ -36,7 +36,7 @@ from vit_jax.data import captions, sources
 from vit_jax.data.decode import decode
 from vit_jax.data.splits import choose
 from vit_jax.evaluation import zeroshot
-from vit_jax.models.registry import create_model
+from vit_jax.models.registry import create_model, get_entry
 from vit_jax.training import data_record, loop, records, restore, run_data
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.plan import make_plan
@@ -158,7 +158,7 @@ def tiny() -> tuple[Any, Any]:
 
 
 def save(path: Path) -> None:
-  save_checkpoint(path, *tiny(), metadata={"class_names": [*CLASSES]})
+  save_checkpoint(path, *tiny(), metadata={"class_names": [*CLASSES]}, image_size=SIDE)
 
 
 def save_compressed(path: Path) -> None:
@@ -195,7 +195,7 @@ def save_sharded(folder: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-  source = reading.read_source(path, heads=FIELDS["num_heads"])
+  source = reading.read_source(path, get_entry(NAME), FIELDS)
   return {
     "arrays": {name: np.asarray(value) for name, value in source.flat.items()},
     "unknown": source.unknown,
@@ -210,8 +210,11 @@ def read_with_preprocessing(path: Path) -> dict[str, Any]:
 
 def use_weights(path: Path) -> dict[str, Any]:
   """What a user gets: the model, its variables, class names, and how images are prepared."""
-  model, variables = pretrained.from_pretrained(NAME, checkpoint=path, **FIELDS)
   metadata = reading.read_metadata(path)
+  if "model" in metadata:  # Ours: opened by its path alone.
+    model, variables = pretrained.from_pretrained(path)
+  else:
+    model, variables = pretrained.from_pretrained(NAME, checkpoint=path, **FIELDS)
   used = {"class_names": metadata.get("class_names"), "model": repr(model)}
   if "input" in metadata or path.is_dir():
     settings = preprocessing_lib.preprocessing_for(path).settings
@@ -577,7 +580,7 @@ CONTAINERS = {
   "safetensors": _file(
     "tiny.safetensors", save, "safetensors", data=rest_of_safetensors, is_valid=is_valid_safetensors
   ),
-  "pth": _file("tiny.pth", save_pickled, data=tensor_bytes),
+  "pth": _file("tiny.pth", save_pickled),
   "pth, legacy": _file(
     "tiny.pth",
     functools.partial(save_pickled, _use_new_zipfile_serialization=False),

@@ -54,6 +54,8 @@ class Worker:
     if not ready:
       self._process.kill()
     code, self._process = self._process.wait(), None
+    if name not in self._known:
+      pytest.fail(f"{name} cannot be written and read: see {self._directory / 'log'}")
     return ("died", f"exit code {code}") if ready else ("hangs", f"over {seconds} s")
 
   def close(self) -> None:

@@ -12,12 +12,14 @@ import logging
 import math
 import os
 import re
+import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vit_jax import keys
 from vit_jax.checkpoints import download, grids, identity, reading, torch_files, transfer
 from vit_jax.checkpoints.augreg import FILENAME
 from vit_jax.checkpoints.huggingface import CONFIG, LARGEST_SIDE, PREPROCESSOR, read_json
@@ -302,6 +304,10 @@ def checked_metadata(values: Mapping[str, Any], channels: int | None) -> dict[st
 def _from_metadata(metadata: Mapping[str, Any], size: Size | None) -> Preprocessing:
   """What we wrote beside the weights."""
   values = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["input"].items()}
+  hints = typing.get_type_hints(Preprocessing)
+  for key, value in values.items():
+    if key not in _TRAVELS or not keys.fits(value, hints[key]):
+      raise UserError(f"input.{key}={value!r:.80}")
   return _resized_to(Preprocessing(train=None, **values), size)
 
 

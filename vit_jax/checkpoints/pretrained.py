@@ -6,16 +6,14 @@ Nothing is guessed silently: where numerics come from and what was resized, drop
 initialised is logged in one line each.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-from flax.errors import FlaxError
 
 from vit_jax.checkpoints import (
   adapt,
@@ -230,7 +228,7 @@ def open_checkpoint(
     # A name alone asks for the published logits, and these pass through that layer.
     overrides = {"representation_size": source.flat["pre_logits/kernel"].shape[-1], **overrides}
   numerics = _numerics(source, entry, overrides)
-  with _blamed_on(source):
+  with reading.blamed_on(source.origin, source.metadata):
     model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
     # The checkpoint's resolution is its grid times its own patches.
     patch = adapt.patch_of(source.flat) if patch_resize else None
@@ -256,24 +254,6 @@ def open_checkpoint(
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   variables = tree.to_variables(flat, scanned=tree.is_scanned(model))
   return Opened(entry.name, model, variables, path, size, size if known else None, metadata)
-
-
-@contextlib.contextmanager
-def _blamed_on(source: Source) -> Iterator[None]:
-  """Where a file tells the fields of a model, an error in building that is about the file."""
-  try:
-    yield
-  except UserError as error:
-    if source.metadata and source.origin not in str(error):
-      raise UserError(f"{source.origin}: {error}") from error
-    raise
-  except (ArithmeticError, AssertionError, FlaxError, LookupError, TypeError, ValueError) as error:
-    if not source.metadata:
-      raise
-    raise UserError(
-      f"{source.origin}: the model that it tells of cannot be built ({error}); fetch or copy it "
-      "again, or pass its fields."
-    ) from error
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:

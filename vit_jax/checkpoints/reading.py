@@ -6,15 +6,17 @@ Containers are told by their first bytes and not by their suffix; names by a few
 must have. A new scheme is a row in SCHEMES, a new family a row in FAMILIES.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+from flax.errors import FlaxError
 
 from vit_jax.checkpoints import (
   beside,
@@ -389,6 +391,24 @@ def told_fields(metadata: Mapping[str, Any], entry: registry.Entry, origin: str)
   }
 
 
+@contextlib.contextmanager
+def blamed_on(origin: str, metadata: Mapping[str, Any]) -> Iterator[None]:
+  """Errors about what a file holds name the file; where it tells fields, those of building too."""
+  try:
+    yield
+  except UserError as error:
+    if origin in str(error):
+      raise
+    raise UserError(f"{origin}: {error}") from error
+  except (ArithmeticError, AssertionError, FlaxError, LookupError, TypeError, ValueError) as error:
+    if not metadata:
+      raise
+    raise UserError(
+      f"{origin}: the model that it tells of cannot be built ({error}); fetch or copy it again, or "
+      "pass its fields."
+    ) from error
+
+
 def read_source(
   path: str | os.PathLike, entry: registry.Entry, overrides: Mapping[str, Any]
 ) -> Source:
@@ -406,8 +426,8 @@ def read_source(
   if any(map(_IMAGE_TOWER.match, arrays)):
     metadata = image_metadata(metadata)
   fields = {**told_fields(metadata, entry, str(path)), **overrides}
-  # Fused projections do not tell the heads.
-  heads = getattr(registry.create_model(entry.name, **fields), "num_heads", 1)
+  with blamed_on(str(path), metadata):  # Fused projections do not tell the heads.
+    heads = getattr(registry.create_model(entry.name, **fields), "num_heads", 1)
   return as_source(arrays, metadata, str(path), heads=heads)
 
 
@@ -430,7 +450,8 @@ def as_source(
   if scheme is None:  # But perhaps a family that the caller can name in its error.
     return Source(origin, "unknown", arrays, (), metadata)
   metadata = {**metadata, **swin.windows_told(arrays, metadata, origin)}
-  flat, unknown = SCHEMES[scheme].convert(arrays, heads)
+  with blamed_on(origin, metadata):
+    flat, unknown = SCHEMES[scheme].convert(arrays, heads)
   if scheme == "hf_mobilevit" and metadata.get("channel_order", "bgr") == "bgr":
     flat = mobilevit.flipped(flat, "from BGR to RGB")
   slots, unslotted = (grids.learned_tokens(flat),), SCHEMES[scheme].unslotted

@@ -116,6 +116,8 @@ def _build(
       raise UserError(f"{name} has no field {key!r}{hint}")
   merged = {**config, **overrides}
   for key, value in merged.items():
+    if key.endswith("_rate") and not (keys.fits(value, float) and 0 <= value <= 1):
+      raise UserError(f"{name}: {key}={value!r} is no share; pass a number from 0 to 1.")
     if isinstance(config.get(key), Mapping):
       merged[key] = _tower(key, config[key], overrides.get(key, {}))
     elif isinstance(value, list):  # Modules are hashed as static arguments of jit.
