@@ -32,7 +32,8 @@ class Worker:
   def __init__(self, directory: pathlib.Path):
     self._directory = directory
     self._process = None
-    self._known: set[str] = set()
+    self._known: set[str] = set()  # Of this process.
+    self._readable: set[str] = set()
 
   def ask(self, name: str, seed: int) -> tuple[str, str]:
     """The outcome of a mutation, and a message."""
@@ -50,11 +51,12 @@ class Worker:
     answer = self._process.stdout.readline() if ready else b""
     if answer:
       self._known.add(name)
+      self._readable.add(name)
       return tuple(json.loads(answer))
     if not ready:
       self._process.kill()
     code, self._process = self._process.wait(), None
-    if name not in self._known:
+    if name not in self._readable:
       pytest.fail(f"{name} cannot be written and read: see {self._directory / 'log'}")
     return ("died", f"exit code {code}") if ready else ("hangs", f"over {seconds} s")
 

@@ -1,7 +1,8 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What we write beside weights as JSON: its version, and the types that all readers rely on."""
+"""What we write beside weights as JSON: its version, its digest, and types that readers rely on."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from vit_jax.errors import UserError
 # Version 1 did not name the model if its sizes were others than the registry's, and its image_size
 # could be that of a square which was only guessed.
 VERSION = 2
+FORMAT = "vit_jax"
 TYPES: Mapping[str, Any] = {
   "version": int,
   "model": str | None,
@@ -24,6 +26,18 @@ TYPES: Mapping[str, Any] = {
   "class_names": tuple[str, ...],
   "image_size": int | tuple[int, int],
 }
+
+
+def encoded(metadata: Mapping[str, Any]) -> str:
+  """Metadata as JSON, with a digest: a changed letter of it could mean other numbers."""
+  metadata = json.loads(json.dumps(metadata))  # With the types that a reader will find.
+  return json.dumps({**metadata, "digest": _digest(metadata)})
+
+
+def _digest(metadata: Mapping[str, Any]) -> str:
+  """The SHA-256 of all else in the metadata."""
+  rest = {key: value for key, value in metadata.items() if key != "digest"}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def decoded(text: bytes | str, path: str | os.PathLike) -> dict[str, Any]:
@@ -52,6 +66,12 @@ def decoded(text: bytes | str, path: str | os.PathLike) -> dict[str, Any]:
   if found.get("version", VERSION) > VERSION:
     raise UserError(
       f"{path} was written by a later version of vit_jax; update this one to read it."
+    )
+  # The first version had no digest.
+  digest = found.pop("digest", None if found.get("version") == 1 else "")
+  if digest not in (None, _digest(found)):
+    raise UserError(
+      f"{path} is damaged: its metadata is not as vit_jax wrote it; fetch or copy it again."
     )
   return found
 

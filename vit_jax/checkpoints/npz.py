@@ -8,7 +8,6 @@ is the only one that timm reads. Which names mean what is data, in the tables be
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.metadata import decoded
+from vit_jax.checkpoints.metadata import decoded, encoded
 from vit_jax.checkpoints.tree import STATISTICS, Flat, as_float32, unstack_layers
 from vit_jax.errors import UserError
 
@@ -188,7 +187,9 @@ def members(archive: zipfile.ZipFile, path: str | os.PathLike) -> list[zipfile.Z
       )
     if name in seen:
       raise UserError(f"{path} holds {name!r} twice; save it again with each name once.")
-    if info.comment:  # Which nobody writes here; a wrong length of it swallows other members.
+    # Nobody writes a comment here, and a wrong length of it swallows other members. What is marked
+    # as a directory, torch does not read.
+    if info.comment or info.external_attr & 0x10:
       raise UserError(f"{path} is damaged at {name!r} in its directory; fetch or copy it again.")
     seen.add(name)
     room -= packed
@@ -236,7 +237,7 @@ def write_npz(
   # In one order, so that the same parameters give the same file.
   arrays = {name: np.asarray(flat[name], order="C") for name in sorted(flat)}
   if metadata:
-    arrays[METADATA] = np.frombuffer(json.dumps(metadata).encode(), dtype=np.uint8)
+    arrays[METADATA] = np.frombuffer(encoded(metadata).encode(), dtype=np.uint8)
   with atomic(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, **arrays)
 

@@ -237,14 +237,14 @@ def open_checkpoint(
     size, old, slots = _sizes(source, theirs, entry, image_size, trained)
     channels = adapt.input_channels(source.flat) or entry.input.channels
     expected = tree.expected_shapes(model, size, channels)
-  flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
-  if patch_resize:
-    flat = adapt.adapt_patches(flat, expected, patch_resize)
-  new = grids.of_size(model, size)
-  flat = adapt.adapt_positions(flat, expected, new, old=old, slots=slots, method=position_resize)
-  flat = swin.adapt_tables(flat, expected)
-  flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
-  flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
+    flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
+    if patch_resize:
+      flat = adapt.adapt_patches(flat, expected, patch_resize)
+    new = grids.of_size(model, size)
+    flat = adapt.adapt_positions(flat, expected, new, old=old, slots=slots, method=position_resize)
+    flat = swin.adapt_tables(flat, expected)
+    flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
+    flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))

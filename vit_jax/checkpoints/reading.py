@@ -47,6 +47,11 @@ NUMERICS = (
 TOLD_BY_FILES = ("window_size", "classifier")
 
 
+# Fields that count layers: a damaged one would take hours to build.
+DEPTHS = ("num_layers", "num_blocks", "depths", "num_units", "stem_blocks", "num_residuals")
+MOST_LAYERS = 1_000
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
   """What a checkpoint holds, before it is fitted to a model.
@@ -382,7 +387,9 @@ def told_fields(metadata: Mapping[str, Any], entry: registry.Entry, origin: str)
     raise UserError(f"{damaged} (it has {unknown}); fetch or copy it again.")
   fields = {key: as_tuples(value) for key, value in told.items()}
   for key, value in fields.items():
-    if not registry.takes(entry.module, key, value):
+    fits = registry.takes(entry.module, key, value)
+    layers = value if isinstance(value, tuple) else (value,)
+    if not fits or (key in DEPTHS and max(layers, default=0) > MOST_LAYERS):
       raise UserError(f"{damaged} ({key}={value!r}); fetch or copy it again.")
   return {
     key: value

@@ -24,7 +24,7 @@ from vit_jax.checkpoints import (
   torch_files,
   tree,
 )
-from vit_jax.checkpoints.metadata import VERSION
+from vit_jax.checkpoints.metadata import FORMAT, VERSION
 from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
@@ -254,7 +254,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
   config = {key: value for key, value in fields.items() if _is_plain(value)}
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
   return {
-    "format": "vit_jax",
+    "format": FORMAT,
     "version": VERSION,
     "model": nearest_row(model),
     **numerics,

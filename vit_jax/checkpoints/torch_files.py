@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from vit_jax.checkpoints.huggingface import read_json
-from vit_jax.checkpoints.metadata import decoded
+from vit_jax.checkpoints.metadata import FORMAT, decoded, encoded
 from vit_jax.checkpoints.npz import DAMAGED, atomic, members
 from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
@@ -55,7 +55,11 @@ def read_safetensors(
   with _opened(path) as file:
     state = {n: _tensor(file, n, path) for n in file.keys()} if tensors else {}  # noqa: SIM118
     metadata = file.metadata() or {}
-  return state, decoded(metadata.get(METADATA, "{}"), path)
+  if METADATA in metadata:
+    return state, decoded(metadata[METADATA], path)
+  if any(f'"{FORMAT}"' in text for text in metadata.values()):
+    raise UserError(f"{path} is damaged: its metadata has lost its name; fetch or copy it again.")
+  return state, {}
 
 
 def safetensors_names(path: str | os.PathLike) -> list[str]:
@@ -248,7 +252,7 @@ def _write_safetensors(
   path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None
 ) -> None:
   # "format" is what PyTorch's loaders ask for.
-  texts = {"format": "pt", **({METADATA: json.dumps(metadata)} if metadata else {})}
+  texts = {"format": "pt", **({METADATA: encoded(metadata)} if metadata else {})}
   try:
     safetensors.numpy.save_file(dict(state), path, metadata=texts)
   except safetensors.SafetensorError as error:  # As which it tells a full disk.

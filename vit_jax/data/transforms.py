@@ -126,7 +126,8 @@ class Preprocessing:
       value = getattr(self, field)
       values = (value,) if isinstance(value, (int, float)) else tuple(value)
       values = tuple(float(v) for v in (values * self.channels if len(values) == 1 else values))
-      if len(values) != self.channels or (field == "std" and min(values) <= 0):
+      finite = all(map(math.isfinite, values))
+      if len(values) != self.channels or not finite or (field == "std" and min(values) <= 0):
         raise UserError(
           f"pp.{field}={value!r} must have one {'positive ' * (field == 'std')}number for each of "
           f"the {self.channels} channels."

@@ -8,6 +8,7 @@
 import dataclasses
 import fnmatch
 import functools
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -118,6 +119,8 @@ def _build(
   for key, value in merged.items():
     if key.endswith("_rate") and not (keys.fits(value, float) and 0 <= value <= 1):
       raise UserError(f"{name}: {key}={value!r} is no share; pass a number from 0 to 1.")
+    if key.endswith("_eps") and not (keys.fits(value, float) and 0 < value < math.inf):
+      raise UserError(f"{name}: {key}={value!r} is no number above 0; pass one, such as 1e-6.")
     if isinstance(config.get(key), Mapping):
       merged[key] = _tower(key, config[key], overrides.get(key, {}))
     elif isinstance(value, list):  # Modules are hashed as static arguments of jit.
