@@ -187,10 +187,11 @@ def _ranges(numbers: Iterable[int]) -> str:
   return ",".join(f"{low}" if low == high else f"{low}..{high}" for low, high in spans)
 
 
-# Where a path counts layers, stages or units: ours by these words, other people's between dots.
+# Where a path counts layers: ours by these words, other libraries' between dots. Names that tell
+# parts of one block apart, LayerNorm_0 and LayerNorm_1, are no such count.
 INDEX = re.compile(
   r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=_residual_)|(?<=/unit)|(?<=/blocks_)"
-  r"|(?<=\blayers_)|(?<=\bstage_)|(?<=\bblock)|(?<=\.))(\d+)(?=[/._ ]|$)"
+  r"|(?<=\blayers_)|(?<=\bblock)|(?<=\.))(\d+)(?=[/._ ]|$)"
 )
 MOST_LINES = 10  # Of a mismatch; more would not be read.
 
