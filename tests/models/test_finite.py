@@ -27,7 +27,7 @@ MOBILE = dict(
   num_classes=5,
 )  # fmt: skip
 TEXT = dict(hidden_size=16, num_layers=1, mlp_dim=16, num_heads=2, num_classes=8, vocab_size=9)
-HYBRID = dict(VIT, patch_size=1, stem_blocks=(1,), stem_width=32, num_layers=1)
+HYBRID = dict(VIT, patch_size=1, stem_blocks=(1,), stem_width=32, num_layers=1, dropout_rate=0.0)
 
 
 def towers(name, **text):
