@@ -1,15 +1,18 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Layers that families share: the branch that keeps the residual stream in training on CPU."""
+"""Layers that families share: the branch that keeps the residual stream on CPU, and dropout."""
 
+import collections
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vit_jax
+from vit_jax.models.layers import MlpBlock
 
 MODELS = {
   "ViT-Ti_16": dict(hidden_size=24, num_layers=2, mlp_dim=48, num_heads=3),
@@ -76,3 +79,75 @@ def test_forward_derivatives_and_batches_pass_the_branch(case):
   members = jax.jit(jax.vmap(gradient, (0, None)))(both, IMAGES)
   separate = jax.tree.map(lambda *pair: np.stack(pair), expected, one(other, IMAGES))
   assert relative_error(members, separate) < 1e-5
+
+
+def test_the_mlp_drops_what_both_of_its_layers_give():
+  """At a rate of nearly 1: not even the last bias is left of it, and no hidden unit is."""
+  x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+  variables = MlpBlock(16).init(jax.random.key(0), x, train=False)
+  variables = jax.tree.map(lambda leaf: leaf + 0.5, variables)
+  seen = []
+
+  def record(call, args, kwargs, context):
+    out = call(*args, **kwargs)
+    if isinstance(context.module, nn.Dropout):
+      seen.append(out)
+    return out
+
+  with nn.intercept_methods(record):
+    y = MlpBlock(16, 1 - 1e-6).apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+  assert [out.shape for out in seen] == [(2, 5, 16), (2, 5, 8)]
+  assert not np.any(seen[0]) and not np.any(y)
+
+
+TOKENS = dict(hidden_size=24, num_layers=2, mlp_dim=48, num_heads=3)
+TOWERS = dict(img=dict(TOKENS, dropout_rate=0.0), txt=dict(TOKENS, dropout_rate=0.5))
+STAGES = dict(depths=(1, 2), widths=(8, 16), drop_path_rate=0.5)
+MOBILE = dict(widths=(8, 8), num_residuals=(1, 1), hidden_sizes=(16,), num_layers=(2,))
+LAST = dict(TOWERS, txt=dict(TOWERS["txt"], num_classes=24))
+# Dropouts of a rate above 0, stochastic depths and layer scales that an image passes in training.
+DROPS = {  # In each block after attention, after both layers of the MLP; and after the positions.
+  "ViT-Ti_16": (dict(TOKENS, dropout_rate=0.5), dict(Dropout=1 + 2 * 3)),
+  "ViT-S_16": (
+    dict(TOKENS, attention_dropout_rate=0.5, drop_path_rate=0.5, layer_scale_init=1.0),
+    dict(Dropout=2, DropPath=4, LayerScale=4),
+  ),
+  "DeiT-Ti_16-distilled": (dict(TOKENS, dropout_rate=0.5), dict(Dropout=1 + 2 * 3)),
+  "Mixer-S_16": (
+    dict(hidden_dim=24, num_blocks=2, dropout_rate=0.5, drop_path_rate=0.5),
+    dict(Dropout=2 * 4, DropPath=4),
+  ),
+  "Swin-T": (dict(depths=(1, 2), drop_path_rate=0.5), dict(DropPath=6)),
+  "SwinV2-T-w8": (dict(depths=(1, 2), drop_path_rate=0.5), dict(DropPath=6)),
+  "PoolFormer-S12": (STAGES, dict(DropPath=6)),
+  "MobileViT-XXS": (dict(MOBILE, dropout_rate=0.5), dict(Dropout=2 * 3 + 1)),  # And the head's.
+  "MobileViTV2-0.5": (dict(MOBILE, dropout_rate=0.5), dict(Dropout=2 * 3 + 1)),
+  "LiT-B16B": (TOWERS, dict(Dropout=1 + 2 * 3)),  # BERT's follow both branches
+  "LiT-L16Ti": (LAST, dict(Dropout=1 + 2 * 3)),  # and drop attention weights.
+}
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_nothing_drops_less_than_it_says(name):
+  fields, expected = DROPS[name]
+  model = vit_jax.create_model(name, **fields)
+  inputs = (jnp.zeros((2, 64, 64, 3)),)
+  inputs += (jnp.ones((2, 16), jnp.int32),) if name.startswith("LiT") else ()
+  found = collections.Counter()
+
+  def record(call, args, kwargs, context):
+    module, kind = context.module, type(context.module).__name__
+    rate = kwargs.get("rate") if kind == "DropPath" else getattr(module, "rate", None)
+    off = kind == "Dropout" and (not rate or kwargs.get("deterministic"))
+    if kind in ("Dropout", "DropPath", "LayerScale") and not off:
+      found[kind] += kind != "DropPath" or (rate is not None and kwargs["train"])
+    return call(*args, **kwargs)
+
+  def forward(key):
+    variables = model.init(key, *inputs)
+    rest = [collection for collection in variables if collection != "params"]
+    with nn.intercept_methods(record):
+      return model.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=rest)
+
+  jax.eval_shape(forward, jax.random.key(0))
+  assert +found == collections.Counter(expected)

@@ -6,6 +6,7 @@ Checkpoints are handled flat, `{"Transformer/encoder_norm/scale": array, ...}`, 
 even where the model scans over its layers; only `to_tree` and `from_tree` know about stacking.
 """
 
+import itertools
 import logging
 import math
 import re
@@ -186,27 +187,58 @@ def _ranges(numbers: Iterable[int]) -> str:
   return ",".join(f"{low}" if low == high else f"{low}..{high}" for low, high in spans)
 
 
-def _folded(lines: Iterable[str]) -> list[str]:
-  """Lines that differ only in their layer as one: "encoderblock_{0..11}/...". None is left out."""
-  folded: dict[str, list[str]] = {}
-  for line in lines:
-    match = re.search(
-      r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=_residual_)|(?<=/unit)|(?<=/blocks_)|(?<=\bblocks\.))\d+",
-      line,
-    )
-    key = line if match is None else f"{line[: match.start()]}\0{line[match.end() :]}"
-    folded.setdefault(key, []).extend([] if match is None else [match[0]])
-  result = []
-  for key, layers in folded.items():
-    label = layers[0] if len(set(layers)) == 1 else f"{{{_ranges(map(int, layers))}}}"
-    result.append(key.replace("\0", label))
-  return result
+# Where a path counts layers: ours by these words, other libraries' between dots. Names that tell
+# parts of one block apart, LayerNorm_0 and LayerNorm_1, are no such count.
+INDEX = re.compile(
+  r"(?:(?<=encoderblock_)|(?<=MixerBlock_)|(?<=_block_)|(?<=_residual_)|(?<=/unit)|(?<=/blocks_)"
+  r"|(?<=\blayers_)|(?<=\bblock)|(?<=\.))(\d+)(?=[/._ ]|$)"
+)
+MOST_LINES = 10  # Of a mismatch; more would not be read.
+
+
+def _folded(lines: Iterable[str]) -> dict[str, int]:
+  """Lines that differ only in an index as one, "encoderblock_{0..11}/...", and how many they were.
+
+  The last index is folded first: lines whose other indexes differ become one where all that has
+  been folded agrees, as in "layers_{0..1}/blocks_{0..1}/...". None is left out.
+  """
+  folded = {tuple(INDEX.split(line)): 1 for line in lines}  # Text, index, text, ..., text.
+  for place in range(max(map(len, folded), default=1) - 2, 0, -2):
+    groups: dict[tuple, dict[str, int]] = {}
+    for parts, count in folded.items():
+      here = parts[place] if place < len(parts) else ""
+      groups.setdefault((*parts[:place], None, *parts[place + 1 :]), {})[here] = count
+    folded = {}
+    for key, layers in groups.items():
+      label = next(iter(layers)) if len(layers) == 1 else f"{{{_ranges(map(int, layers))}}}"
+      parts = (*key[:place], label, *key[place + 1 :]) if label else key[:place]
+      folded[parts] = sum(layers.values())
+  return {"".join(parts): count for parts, count in folded.items()}
+
+
+def _most_telling(folded: Mapping[str, int]) -> list[str]:
+  """The lines of `_folded`, those first that say most.
+
+  Where lines end in shapes, one for each shape comes before all others: a kernel rather than its
+  bias, and what stands for most layers. What is outside of the layers comes before what is inside.
+  """
+  plain = lambda line: line.partition(" ")[0]
+  is_bias = lambda line: line != plain(line) and plain(line).endswith("bias")
+  first: dict[str, str] = {}  # By shape.
+  for line in sorted(folded, key=lambda x: (is_bias(x), -folded[x], -len(plain(x)))):
+    shape = line.removeprefix(plain(line))
+    first.setdefault(shape or line, line)
+  again = {*folded} - {*first.values()}
+  inside = lambda line: folded[line] > 1 or INDEX.search(plain(line)) is not None
+  return sorted(folded, key=lambda x: (x in again, is_bias(x), inside(x)))
 
 
 def differences(
   have: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], also_extra: Iterable[str] = ()
 ) -> str:
-  """What is missing, extra and of the wrong shape, all of it, as one clause; "" if all fits.
+  """What is missing, extra and of the wrong shape, as one clause; "" if all fits.
+
+  All of it where MOST_LINES are enough for that, else the most telling lines and how many more.
 
   Args:
     have: arrays by path.
@@ -220,13 +252,17 @@ def differences(
     for path, shape in expected.items()
     if path in have and tuple(have[path].shape) != tuple(shape)
   ]
-  clauses = [
-    f"{len(lines)} {label}: {', '.join(_folded(lines))}"
-    for label, lines in (
-      ("missing", missing),
-      ("extra", [*extra, *also_extra]),
-      ("of another shape", shapes),
-    )
-    if lines
-  ]
+  groups = {"missing": missing, "extra": [*extra, *also_extra], "of another shape": shapes}
+  groups = {label: lines for label, lines in groups.items() if lines}
+  folded = {label: _folded(lines) for label, lines in groups.items()}
+  # One line of each in turn, until there are enough.
+  turns = itertools.zip_longest(*map(_most_telling, folded.values()))
+  chosen = [(n, line) for turn in turns for n, line in enumerate(turn) if line is not None]
+  chosen = {*chosen[:MOST_LINES]}
+  clauses = []
+  for n, (label, lines) in enumerate(folded.items()):
+    shown = [line for line in lines if (n, line) in chosen]
+    more = len(groups[label]) - sum(lines[line] for line in shown)
+    rest = f", and {more} more" if more else ""
+    clauses.append(f"{len(groups[label])} {label}: {', '.join(shown)}{rest}")
   return "; ".join(clauses)

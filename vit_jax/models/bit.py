@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import Dtype, GroupNorm, capture, head_init
+from vit_jax.models.layers import Dtype, GroupNorm, capture, check_images, head_init
 from vit_jax.models.resnet import StdConv
 
 ROOT_WIDTH = 64  # Channels of the root, and of the first stage's 3x3 convolutions, at factor 1.
@@ -141,6 +141,7 @@ class BitResNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, "root_block/conv_root/kernel")
     del train  # Nothing here differs between training and evaluation.
     width = round(ROOT_WIDTH * self.width_factor)
     if width % self.num_groups:

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vit_jax.errors import UserError
 
@@ -33,10 +33,60 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "silu": jax.nn.silu,
 }
 
+# What is shorter than this (a vector), or deviates by less (the values that a norm sees), is
+# normalised like everything else, but no gradient goes through it. The slope there is that of
+# x / epsilon, up to 1e12, and that of a LayerNorm, 316 to 1e6, multiplies over the depth: a blank
+# image, whose activations are zeros up to the head, had gradients of 1e21 in a MobileViT of two
+# stages. Queries, embeddings and activations of networks that have learned anything are far longer.
+SHORTEST = 1e-4
+
+
+def directed(
+  x: Float[Array, "*s k"], size: Float[Array, "*s k"], shortest: float
+) -> Float[Array, "*s k"]:
+  """Returns `x`; its gradient is zero where `size` is `shortest` or less."""
+  return jnp.where(size > shortest, x, jax.lax.stop_gradient(x))
+
+
+def length(x: Float[Array, "*s k"]) -> Float[Array, "*s 1"]:
+  """Euclidean length of vectors, of finite derivative at zero, where that of a root is infinite."""
+  squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return jnp.sqrt(jnp.maximum(squares, jnp.finfo(x.dtype).tiny))
+
+
+def varied(x: Array, axes: tuple[int, ...]) -> Array:
+  """Returns `x`, whose gradient is zero where the values along `axes` are as good as constant."""
+  exact = jax.lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+  deviation = exact - jnp.mean(exact, axes, keepdims=True)
+  return directed(x, jnp.mean(jnp.square(deviation), axes, keepdims=True), SHORTEST**2)
+
+
 # Fast variance, E[x^2] - E[x]^2, cancels in float32 and alone moves a hybrid's logits by 2e-5.
 # Without a dtype the norms compute in their parameters' float32, also for bfloat16 input.
-LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
-GroupNorm = functools.partial(nn.GroupNorm, use_fast_variance=False)
+class LayerNorm(nn.LayerNorm):
+  """Flax's, over the last axis (arXiv:1607.06450); see SHORTEST."""
+
+  use_fast_variance: bool = False
+
+  def __call__(self, x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+    return super().__call__(varied(x, (-1,)))
+
+
+class GroupNorm(nn.GroupNorm):
+  """Flax's, over groups of channels and all positions (arXiv:1803.08494); see SHORTEST."""
+
+  use_fast_variance: bool = False
+
+  def __call__(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
+    channels = x.shape[-1]
+    if channels % self.num_groups:
+      raise UserError(
+        f"{channels} channels are not a multiple of the group norm's {self.num_groups} groups; "
+        "change the width."
+      )
+    groups = x.reshape(*x.shape[:-1], self.num_groups, channels // self.num_groups)
+    groups = varied(groups, (*range(1, x.ndim - 1), x.ndim))
+    return super().__call__(groups.reshape(x.shape))
 
 
 class BatchNorm(nn.Module):
@@ -82,6 +132,7 @@ class BatchNorm(nn.Module):
         "batch norm cannot train on one value a channel, which has no variance; train with a batch "
         "of two examples or more, or with larger images."
       )
+    x = varied(x, axes)
     batch_mean = jnp.mean(x, axes)
     batch_var = jnp.mean(jnp.square(x - batch_mean), axes)
     unbiased = batch_var * (values / (values - 1))
@@ -228,7 +279,8 @@ class Dense(nn.Dense):
   """
 
   def __call__(self, x: Float[Array, "*s d"]) -> Float[Array, "*s k"]:
-    return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 is unknown in an empty batch.
+    return super().__call__(flat).reshape(*x.shape[:-1], self.features)
 
 
 class MlpBlock(nn.Module):
@@ -345,6 +397,86 @@ class Attention(nn.Module):
     else:
       y = attend(query, key, value, bias)
     return dense(features=dim, axis=(-2, -1), name="out")(y)
+
+
+def _given(name: str, x: Array, expected: str) -> str:
+  """The beginning of a sentence on a wrong input."""
+  shape = ", ".join(map(str, jnp.shape(x)))
+  return f"{name} have shape [{shape}] and dtype {x.dtype}, but the model takes {expected}; "
+
+
+def check_images(model: nn.Module, images: Float[Array, "b h w c"], kernel: str) -> None:
+  """What every image model begins with: refuses what is no batch of images for its parameters.
+
+  Looks at shapes alone, so that it costs nothing under jit; the batch may be of 0 images or
+  symbolic (`jax.export`).
+
+  Args:
+    model: the module, in whose compact method this stands.
+    images: what it was called with.
+    kernel: path of the parameter that sees the images first, [..., channels, features].
+
+  Raises:
+    UserError: `images` has no batch axis, is [batch, channels, height, width], has no pixels or
+      another number of channels than the parameters, or is not of floating point numbers.
+  """
+  given = _given("images", images, "float [batch, height, width, channels]")
+  if images.ndim != 4:
+    advice = "pass images[None] for a single one" if images.ndim == 3 else "reshape them"
+    raise UserError(f"{given}{advice}.")
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise UserError(
+      f"{given}normalise them as the weights expect, (images / 255 - mean) / std, which "
+      "vit_jax.preprocessing_for(name) does."
+    )
+  first = model.variables.get("params", {})  # Empty while they are being initialised.
+  for part in kernel.split("/"):
+    first = first.get(part, {})
+  channels = first.shape[-2] if hasattr(first, "shape") else None
+  _, *sides, last = images.shape
+  known = (channels,) if channels else (1, 3)
+  if last not in known and sides[0] in known and (channels or last > 4):
+    raise UserError(
+      f"{given}they look like [batch, channels, height, width]: pass images.transpose(0, 2, 3, 1)."
+    )
+  if channels and last != channels:
+    raise UserError(
+      f"{given}these parameters are for {channels} channels, not {last}: convert the images, or "
+      f"load the weights with from_pretrained(..., channels={last})."
+    )
+  if 0 in (*sides, last):
+    raise UserError(f"{given}these have no pixels: pass images of 1 pixel or more.")
+
+
+def check_tokens(tokens: Int[Array, "b n"]) -> None:
+  """What every text tower begins with: raises a UserError for what is no batch of tokens."""
+  given = _given("tokens", tokens, "integers [texts, length]")
+  if tokens.ndim != 2:
+    advice = "pass tokens[None] for a single text" if tokens.ndim == 1 else "reshape them"
+    raise UserError(f"{given}{advice}.")
+  if not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise UserError(f"{given}pass what the tokenizer gives, int32.")
+  if tokens.shape[1] == 0:
+    raise UserError(f"{given}a text has one token at least: pad with the tokenizer's max_len.")
+
+
+def check_sized(module: nn.Module, name: str, shape: tuple[int, ...], what: str) -> None:
+  """Raises a UserError if the parameter `name` in use is of another shape than this image needs.
+
+  Args:
+    module: that has the parameter.
+    name: of the parameter.
+    shape: that it has where the model is initialised with these images.
+    what: the images, as the sentence calls them.
+  """
+  value = module.get_variable("params", name) if module.has_variable("params", name) else None
+  if value is not None and value.shape != shape:
+    path = "/".join((*module.path, name))
+    raise UserError(
+      f"{what} need {path} of shape {shape}, but these parameters have {value.shape}, for another "
+      "image size; resize the images to that size, or load the weights for this one with "
+      "from_pretrained(..., image_size=...)."
+    )
 
 
 def patchify_check(image: tuple[int, int], patch: tuple[int, int]) -> None:

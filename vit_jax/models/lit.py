@@ -16,7 +16,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import Attention, Dtype, LayerNorm, MlpBlock
+from vit_jax.models.layers import (
+  SHORTEST,
+  Attention,
+  Dtype,
+  LayerNorm,
+  MlpBlock,
+  check_tokens,
+  directed,
+  length,
+)
 from vit_jax.models.vit import Encoder
 
 
@@ -76,17 +85,18 @@ class BertTower(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: Int[Array, "b n"], *, train: bool = False) -> Float[Array, "b k"]:
-    _, length = tokens.shape
-    if length > self.max_positions:
+    check_tokens(tokens)
+    count = tokens.shape[1]
+    if count > self.max_positions:
       raise UserError(
-        f"this BERT has {self.max_positions} positions, but got {length} tokens; "
+        f"this BERT has {self.max_positions} positions, but got {count} tokens; "
         f"use a tokenizer with max_len={self.max_positions} or less."
       )
     embed = functools.partial(
       nn.Embed, features=self.hidden_size, embedding_init=nn.initializers.truncated_normal(0.02)
     )
     x = embed(self.vocab_size, name="token_embedding")(tokens)
-    x += embed(self.max_positions, name="position_embedding")(jnp.arange(length))
+    x += embed(self.max_positions, name="position_embedding")(jnp.arange(count))
     x += embed(2, name="segment_embedding")(jnp.zeros_like(tokens))  # One sentence, the first.
     x = LayerNorm(epsilon=self.layer_norm_eps, name="embedding_norm")(x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train).astype(self.dtype)
@@ -134,6 +144,7 @@ class TextTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: Int[Array, "b n"], *, train: bool = False) -> Float[Array, "b k"]:
+    check_tokens(tokens)
     x = nn.Embed(self.vocab_size, self.hidden_size, name="Embed_0")(tokens)
     positions = self.param(
       "pos_embedding",
@@ -167,7 +178,8 @@ class TextTransformer(nn.Module):
 def normalized(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
   """Scales each row to length 1, in at least float32."""
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-8)
+  x = directed(x, length(x), SHORTEST)
+  return x / (length(x) + 1e-8)
 
 
 class TwoTowers(nn.Module):

@@ -24,6 +24,7 @@ from vit_jax.models.layers import (
   LayerNorm,
   MlpBlock,
   capture,
+  check_images,
   choose,
   computed_once,
   head_init,
@@ -52,7 +53,8 @@ class SelfAttention(nn.Module):
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
     attention = Attention(max(1, x.shape[-1] // HEAD_WIDTH), dtype=self.dtype)
     nn.share_scope(self, attention)
-    tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+    batch, height, width, channels = x.shape
+    tokens = x.reshape(batch, height * width, channels)
     return attention(tokens, train=train).reshape(x.shape)
 
 
@@ -67,7 +69,7 @@ class SpatialMlp(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
     del train
-    height, width, channels = x.shape[1:]
+    batch, height, width, channels = x.shape
     params = self.variables.get("params", {})  # Empty while they are being initialised.
     mixed = params["kernel"].shape[0] if params else height * width
     if mixed != height * width:
@@ -77,7 +79,7 @@ class SpatialMlp(nn.Module):
       )
     dense = nn.Dense(mixed, use_bias=False, dtype=self.dtype)
     nn.share_scope(self, dense)
-    y = dense(jnp.swapaxes(x.reshape(-1, mixed, channels), 1, 2))
+    y = dense(jnp.swapaxes(x.reshape(batch, mixed, channels), 1, 2))
     return jnp.swapaxes(y, 1, 2).reshape(x.shape)
 
 
@@ -184,6 +186,7 @@ class MetaFormer(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, "input_embedding/kernel")
     rates = iter(jnp.linspace(0.0, self.drop_path_rate, sum(self.depths)))
     x = images
     for stage, (depth, width, mixer) in enumerate(self._stages()):

@@ -22,6 +22,7 @@ from vit_jax.models.layers import (
   PatchEmbedding,
   apply_blocks,
   capture,
+  check_images,
   computed_once,
   head_init,
   patchify_check,
@@ -109,11 +110,12 @@ class MlpMixer(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, "stem/kernel")
     patch = self.pixels_per_token()
     patchify_check(images.shape[1:3], patch)
     self._check_tokens(images.shape[1:3])
     x = PatchEmbedding(self.hidden_dim, patch, dtype=self.dtype, name="stem")(images)
-    x = x.reshape(x.shape[0], -1, self.hidden_dim)
+    x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], self.hidden_dim)
 
     block = functools.partial(
       MixerBlock,

@@ -22,6 +22,7 @@ from vit_jax.models.layers import (
   Dtype,
   LayerNorm,
   capture,
+  check_images,
   choose,
   head_init,
 )
@@ -144,7 +145,8 @@ def unfold(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b p n c"]:
   """[batch, height, width, dim] to [batch, positions of a patch, patches, dim]."""
   batch, height, width, dim = x.shape
   x = x.reshape(batch, height // patch, patch, width // patch, patch, dim)
-  return x.transpose(0, 2, 4, 1, 3, 5).reshape(batch, patch * patch, -1, dim)
+  patches = height // patch * (width // patch)
+  return x.transpose(0, 2, 4, 1, 3, 5).reshape(batch, patch * patch, patches, dim)
 
 
 def fold(x: Float[Array, "b p n c"], patch: int, size: tuple[int, int]) -> Array:
@@ -177,7 +179,7 @@ class MobileViTBlock(nn.Module):
     whole = multiple(size, self.patch_size)
     y = unfold(resized(y, whole), self.patch_size)
     # The positions of a patch never meet here: each is an image of its own to the Transformer.
-    tokens = y.reshape(-1, *y.shape[2:])
+    tokens = y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])
     for index in range(self.num_layers):
       tokens = self.layer(name=f"encoderblock_{index}")(tokens, train=train)
     tokens = LayerNorm(epsilon=self.layer_norm_eps, name="norm")(tokens)
@@ -237,6 +239,7 @@ class MobileTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, "stem/conv/kernel")
     conv = functools.partial(
       ConvNorm,
       activation=self.activation,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import choose
+from vit_jax.models.layers import check_sized, choose
 
 POSITION_EMBEDDINGS = {
   "none": "no information about position: a bag of patches",
@@ -69,11 +69,15 @@ class AddPositionEmbedding(nn.Module):
       return x
     dim = x.shape[-1]
     normal = nn.initializers.normal(stddev=0.02)
+    height, width = self.grid
+    images = f"images of {height}x{width} patches ({x.shape[1]} tokens)"
     if self.kind == "learned_1d":
+      check_sized(self, "pos_embedding", (1, x.shape[1], dim), images)
       embedding = self.param("pos_embedding", normal, (1, x.shape[1], dim))
       return x + embedding.astype(x.dtype)
     if self.kind == "learned_2d":
-      height, width = self.grid
+      check_sized(self, "row_embedding", (height, dim // 2), images)
+      check_sized(self, "column_embedding", (width, dim - dim // 2), images)
       rows = self.param("row_embedding", normal, (height, dim // 2))
       columns = self.param("column_embedding", normal, (width, dim - dim // 2))
       rows = jnp.broadcast_to(rows[:, None], (height, width, rows.shape[-1]))
@@ -118,5 +122,7 @@ class RelativePositionBias(nn.Module):
   def __call__(self) -> Float[Array, "1 h n n"]:
     height, width = self.grid
     entries = (2 * height - 1) * (2 * width - 1) + (3 if self.prefix else 0)
+    images = f"images of {height}x{width} patches"
+    check_sized(self, "table", (entries, self.num_heads), images)
     table = self.param("table", nn.initializers.normal(stddev=0.02), (entries, self.num_heads))
     return jnp.transpose(table[relative_index(self.grid, self.prefix)], (2, 0, 1))[None]

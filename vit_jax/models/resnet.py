@@ -19,7 +19,8 @@ from vit_jax.models.layers import Dtype, GroupNorm, choose
 # Divisor of (w - mean), from the variance over a filter's inputs. Each origin of weights has its
 # own epsilon, and the wrong one changes the logits.
 STANDARDIZATION: dict[str, Callable[[Array], Array]] = {
-  "google": lambda variance: jnp.sqrt(variance) + 1e-5,
+  # A filter of zeros has variance 0, where the derivative of the root is infinite.
+  "google": lambda variance: jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)) + 1e-5,
   "timm": lambda variance: jnp.sqrt(variance + 1e-8),
   "bit": lambda variance: jnp.sqrt(variance + 1e-10),
 }

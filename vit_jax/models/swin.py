@@ -8,6 +8,7 @@ parameter tree follows. Section and equation numbers are the paper's.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from vit_jax.models.layers import (
   PatchEmbedding,
   attention_weights,
   capture,
+  check_images,
   computed_once,
   head_init,
   patchify_check,
@@ -109,15 +111,17 @@ def windows_first(x: Float[Array, "b h w d"], window: Size, heads: int) -> Array
 
   Projections come before this and after `map_first`, so that each value is moved only once.
   """
-  x = jnp.moveaxis(split(x.reshape(*x.shape[:3], heads, -1), window), 5, 3)
-  return x.reshape(x.shape[0], -1, heads, window[0] * window[1], x.shape[-1])
+  batch, height, width, dim = x.shape
+  windows, tokens = height // window[0] * (width // window[1]), window[0] * window[1]
+  x = jnp.moveaxis(split(x.reshape(batch, height, width, heads, dim // heads), window), 5, 3)
+  return x.reshape(batch, windows, heads, tokens, dim // heads)
 
 
 def map_first(x: Float[Array, "b w h n k"], shape: tuple[int, ...], window: Size) -> Array:
   """The inverse of `windows_first`: back to the map of this shape."""
   batch, height, width, _ = shape
   rows, columns = height // window[0], width // window[1]
-  x = x.reshape(batch, rows, columns, -1, *window, x.shape[-1])
+  x = x.reshape(batch, rows, columns, x.shape[2], *window, x.shape[-1])
   return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(shape)
 
 
@@ -219,7 +223,7 @@ class PatchMerging(nn.Module):
     )
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
     x = split(x, (2, 2)).swapaxes(3, 4)
-    x = x.reshape(*x.shape[:3], -1)
+    x = x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
     return norm(reduction(x)) if self.res_post_norm else reduction(norm(x))
 
 
@@ -285,6 +289,7 @@ class SwinTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, "embedding/kernel")
     if self.embed_dim % self.head_dim:
       raise UserError(
         f"embed_dim={self.embed_dim} is not a multiple of head_dim={self.head_dim}; change one."

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import UserError
-from vit_jax.models.layers import Dense, Dtype
+from vit_jax.models.layers import SHORTEST, Dense, Dtype, directed, length
 from vit_jax.models.swin import (
   KERNEL_INIT,
   Size,
@@ -49,8 +49,8 @@ def log_spaced(offsets: np.ndarray, window: Size) -> np.ndarray:
 def unit(x: Float[Array, "*s k"]) -> Float[Array, "*s k"]:
   """Vectors of length one, computed in at least float32."""
   exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  length = jnp.sqrt(jnp.sum(exact**2, axis=-1, keepdims=True))
-  return (exact / jnp.maximum(length, 1e-12)).astype(x.dtype)
+  exact = directed(exact, length(exact), SHORTEST)  # Padding, and blank patches, are exactly 0.
+  return (exact / jnp.maximum(length(exact), 1e-12)).astype(x.dtype)
 
 
 class CosineWindowAttention(nn.Module):

@@ -7,6 +7,7 @@ file are the paper's.
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ from vit_jax.models.layers import (
   PatchEmbedding,
   apply_blocks,
   capture,
+  check_images,
   choose,
   computed_once,
   head_init,
@@ -205,6 +207,8 @@ class VisionTransformer(nn.Module):
   layer_scale_init: float | None = None
   dtype: Dtype = jnp.float32
 
+  first_kernel = "embedding/kernel"
+
   def patch_shape(self) -> tuple[int, int]:
     """Height and width of a patch, in the pixels (or stem positions) that it embeds."""
     size = self.patch_size
@@ -220,12 +224,13 @@ class VisionTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], *, train: bool = False) -> Array:
+    check_images(self, images, self.first_kernel)
     choose("classifier", self.classifier, CLASSIFIERS)
     patchify_check(images.shape[1:3], self.pixels_per_token())
     x = self.stem(images)
     x = PatchEmbedding(self.hidden_size, self.patch_shape(), dtype=self.dtype, name="embedding")(x)
     batch, *grid, dim = x.shape
-    x = x.reshape(batch, -1, dim)
+    x = x.reshape(batch, math.prod(grid), dim)
 
     prefix = self.prefix_tokens()
     learned = [self.param(name, nn.initializers.zeros, (1, 1, dim)) for name in prefix]
@@ -300,6 +305,8 @@ class HybridVisionTransformer(VisionTransformer):
   stem_width: int = 64
   weight_standardization: str = "google"
   group_norm_eps: float = 1e-6
+
+  first_kernel = "conv_root/kernel"
 
   def pixels_per_token(self) -> tuple[int, int]:
     stride = 4 * 2 ** max(len(self.stem_blocks) - 1, 0)
