@@ -465,7 +465,7 @@ class ImageSizeError(UserError):
 
 
 def check_sized(module: nn.Module, name: str, shape: tuple[int, ...], what: str) -> None:
-  """Raises an ImageSizeError if the parameter `name` in use is of another shape than this image needs.
+  """Raises an ImageSizeError if the parameter `name` in use has another shape than images need.
 
   Args:
     module: that has the parameter.
