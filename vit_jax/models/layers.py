@@ -460,8 +460,12 @@ def check_tokens(tokens: Int[Array, "b n"]) -> None:
     raise UserError(f"{given}a text has one token at least: pad with the tokenizer's max_len.")
 
 
+class ImageSizeError(UserError):
+  """The parameters in use are for images of another size."""
+
+
 def check_sized(module: nn.Module, name: str, shape: tuple[int, ...], what: str) -> None:
-  """Raises a UserError if the parameter `name` in use is of another shape than this image needs.
+  """Raises an ImageSizeError if the parameter `name` in use has another shape than images need.
 
   Args:
     module: that has the parameter.
@@ -472,7 +476,7 @@ def check_sized(module: nn.Module, name: str, shape: tuple[int, ...], what: str)
   value = module.get_variable("params", name) if module.has_variable("params", name) else None
   if value is not None and value.shape != shape:
     path = "/".join((*module.path, name))
-    raise UserError(
+    raise ImageSizeError(
       f"{what} need {path} of shape {shape}, but these parameters have {value.shape}, for another "
       "image size; resize the images to that size, or load the weights for this one with "
       "from_pretrained(..., image_size=...)."

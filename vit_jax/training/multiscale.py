@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import numpy as np
 
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
+from vit_jax.models.layers import ImageSizeError
 from vit_jax.models.lit import example_inputs
 from vit_jax.training import mesh as mesh_lib
 
@@ -87,11 +87,11 @@ def check(model: nn.Module, preprocessing: Preprocessing) -> None:
     wrong = f"config.pp.train_sizes={preprocessing.train_sizes} does not go with this model"
     try:
       jax.eval_shape(lambda v, s=size: model.apply(v, *inputs((s, s)), train=False), variables)
-    except UserError as error:
-      raise UserError(f"{wrong}: {error}") from error
-    except flax.errors.ScopeParamShapeError as error:
+    except ImageSizeError as error:
       raise UserError(
         f"{wrong}, whose parameters are for images of {crop[0]}x{crop[1]} and not for {size}; "
         "remove it, or train a model of any size (Swin, PoolFormer, MobileViT, or a ViT with "
         "position_embedding='sincos_2d')."
       ) from error
+    except UserError as error:
+      raise UserError(f"{wrong}: {error}") from error
