@@ -350,7 +350,7 @@ def test_pre_logits_only_when_asked(tmp_path, caplog):
   model, variables = tiny(representation_size=24)
   save_checkpoint(tmp_path / "x.npz", model, variables)
 
-  _, kept = from_pretrained(NAME, tmp_path / "x.npz", **FIELDS)  # Our files tell the layer.
+  _, kept = from_pretrained(NAME, tmp_path / "x.npz", representation_size=24, **FIELDS)
   np.testing.assert_array_equal(
     kept["params"]["pre_logits"]["kernel"], flatten(variables)["pre_logits/kernel"]
   )
@@ -361,6 +361,7 @@ def test_pre_logits_only_when_asked(tmp_path, caplog):
   assert told(caplog, "pre_logits") == [
     "Dropped the checkpoint's pre_logits layer (representation_size=24 keeps it)."
   ]
+  assert from_pretrained(tmp_path / "x.npz")[0].representation_size == 24  # Our files tell it.
   write_npz(tmp_path / "bare.npz", to_released(flatten(variables)))
   with pytest.raises(UserError, match="pass representation_size=24 to keep both"):
     from_pretrained(NAME, tmp_path / "bare.npz", **FIELDS)

@@ -127,7 +127,7 @@ def test_another_size_is_named(saved, tmp_path):
   message = refused(tmp_path / "x.npz", name="PoolFormer-S24")
   assert "does not fit PoolFormer-S24 (its sizes are those of PoolFormer-S12)" in message
   assert "stage_0_block_{2..3}/LayerNorm_0/bias" in message
-  assert read_metadata(saved[0] / "x.npz")["model"] is None  # Of no size in the registry.
+  assert read_metadata(saved[0] / "x.npz")["model"] == "PoolFormer-S12"  # The nearest.
 
 
 def test_families_are_told_apart(saved, tmp_path):

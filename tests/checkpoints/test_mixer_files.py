@@ -33,7 +33,7 @@ def tiny(size=(64, 64), name=NAME, **fields):
 @pytest.fixture
 def saved(tmp_path):
   model, variables = tiny()
-  save_checkpoint(tmp_path / "x.npz", model, variables)
+  save_checkpoint(tmp_path / "x.npz", model, variables, image_size=64)
   return tmp_path / "x.npz", variables
 
 

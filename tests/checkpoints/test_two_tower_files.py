@@ -93,11 +93,11 @@ def write(path, flat):
 @pytest.mark.parametrize("kind", TEXTS)
 def test_an_npz_comes_back_bit_by_bit(kind, fields, tmp_path):
   model, variables = lit(TEXTS[kind], **fields)
-  save_checkpoint(tmp_path / "a.npz", model, variables)
+  save_checkpoint(tmp_path / "a.npz", model, variables, image_size=8)
   again, restored = from_pretrained(NAME, tmp_path / "a.npz")
   assert again == model
   assert_equal(restored, variables)
-  save_checkpoint(tmp_path / "b.npz", again, restored)
+  save_checkpoint(tmp_path / "b.npz", again, restored, image_size=8)
   assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
   assert read_metadata(tmp_path / "a.npz")["image_size"] == [8, 8]
 

@@ -57,6 +57,7 @@ def adapt_positions(
   old: Grid | None,
   slots: int = 0,
   method: str = "bilinear_aligned",
+  origin: str = "the checkpoint",
 ) -> Flat:
   """Resamples learned positions to another grid, and adds or drops the slots of learned tokens.
 
@@ -70,6 +71,7 @@ def adapt_positions(
     old: the checkpoint's, and `slots`, how many vectors of its position embedding stand before it,
       as `grids.grid_of` tells; None where that is not known.
     method: one of RESIZE_METHODS.
+    origin: what messages call the checkpoint.
 
   Raises:
     UserError: the checkpoint's grid is not known, or is another and the model is a Mixer, whose
@@ -79,6 +81,12 @@ def adapt_positions(
   _refuse_other_mixing(flat, new, old)
   if POSITIONS in flat and POSITIONS in expected and flat[POSITIONS].ndim == 3:
     tokens = expected[POSITIONS][1]
+    if old is None:
+      raise UserError(
+        f"{origin}: its position embedding has {flat[POSITIONS].shape[1]} tokens, which is not a "
+        "square grid; pass the image_size that it was trained at, or that as "
+        "checkpoint_image_size=(height, width) beside another one."
+      )
     flat[POSITIONS] = _adapt_tokens(flat[POSITIONS], tokens, new, old, slots, method)
   for axis, path in ((0, ROWS), (1, COLUMNS)):
     if path in flat and path in expected and flat[path].ndim == 2:
@@ -112,15 +120,9 @@ def _log_resize(what: str, old: Grid, new: Grid, method: str) -> None:
 
 
 def _adapt_tokens(
-  embedding: np.ndarray, tokens: int, new: Grid, old: Grid | None, old_slots: int, method: str
+  embedding: np.ndarray, tokens: int, new: Grid, old: Grid, old_slots: int, method: str
 ) -> np.ndarray:
   new_slots = tokens - new[0] * new[1]
-  if old is None:
-    raise UserError(
-      f"the checkpoint's position embedding has {embedding.shape[1]} tokens, which is not a square "
-      "grid; pass the image_size that it was trained at, or that as checkpoint_image_size="
-      "(height, width) beside another one."
-    )
   slot, grid = embedding[:, :old_slots], embedding[0, old_slots:]
   if old != new:
     _log_resize("position embedding", old, new, method)

@@ -75,7 +75,8 @@ def convert(
     opened = _open(source, name, entry, scheme, options)
   model, variables, metadata = opened.model, opened.variables, opened.metadata
   kept = {key: metadata[key] for key in ("class_names", "text") if key in metadata}
-  if not getattr(model, "num_classes", 0) and kept.pop("class_names", None):
+  kept["model"] = opened.name
+  if not getattr(model, "num_classes", 1) and kept.pop("class_names", None):
     logger.info("Left out the class names, as %s has no head.", destination)
   if told := preprocessing.told_preprocessing(source):
     kept["input"] = preprocessing.to_metadata(told.settings)

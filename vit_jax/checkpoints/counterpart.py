@@ -85,9 +85,11 @@ def check_installed(library: str) -> None:
   """Raises a UserError unless torch and this library, timm or transformers, can be imported."""
   for package in ("torch", library):
     try:
-      importlib.import_module(package)
-    except (ImportError, RuntimeError) as error:
-      raise UserError(_missing(package)) from error
+      module = importlib.import_module(package)
+      if package == "transformers":  # Which imports its models late.
+        module.ViTForImageClassification  # noqa: B018
+    except (ImportError, RuntimeError, AttributeError) as error:
+      raise UserError(f"{_missing(package)} ({str(error).partition(chr(10))[0]})") from error
 
 
 def _missing(package: str) -> str:

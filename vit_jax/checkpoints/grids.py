@@ -47,6 +47,8 @@ def _square_of_offsets(rows: int) -> Grid | None:
 def of_size(model: Any, size: Size) -> Grid:
   """The grid of a model's tokens for images of (height, width) pixels."""
   height, width = model.pixels_per_token()
+  if min(height, width) < 1:
+    raise UserError(f"patch_size makes tokens of {height}x{width} pixels; pass positive numbers.")
   return size[0] // height, size[1] // width
 
 
@@ -70,6 +72,11 @@ def _table(
   offsets = lambda grid: (2 * grid[0] - 1) * (2 * grid[1] - 1)
   extra = CLASS_ROWS if learned_tokens(flat) else 0
   return "relative position bias", table.shape[0], (extra,), offsets, _square_of_offsets
+
+
+def is_free(flat: Mapping[str, np.ndarray]) -> bool:
+  """Whether the parameters are for images of any size."""
+  return ROWS not in flat and _table(flat, (0,)) is None
 
 
 def fits(flat: Mapping[str, np.ndarray], grid: Grid, slots: Sequence[int]) -> int | None:

@@ -95,7 +95,16 @@ def _swin_config(model: SwinTransformer, size: Size) -> dict[str, Any]:
 
 
 def _refuse_windows(model: SwinTransformer, size: Size) -> None:
-  """Refuses images whose maps transformers divides into other windows than ours.
+  if not windows_alike(model, size):
+    raise UserError(
+      f"transformers' {HF_MODELS[type(model)].family} divides images of {size[0]}x{size[1]} into "
+      f"other windows than {model.window_size} tokens a side; save an .npz or .safetensors file, "
+      "or pass a size whose maps are whole windows as metadata={'image_size': [height, width]}."
+    )
+
+
+def windows_alike(model: SwinTransformer, size: Size) -> bool:
+  """Whether transformers divides the maps of images of this size into the windows that ours does.
 
   It pads before the shift, as the paper's detectors do, and has one window and one shift for both
   sides of a map. The first version's biases are then for whole windows only; the second version
@@ -108,11 +117,8 @@ def _refuse_windows(model: SwinTransformer, size: Size) -> None:
     whole = all(length % window[0] == 0 for length in map_size)
     smaller = window[0] < model.window_size and not isinstance(model, SwinTransformerV2)
     if not (one and whole) or smaller:
-      raise UserError(
-        f"transformers' {HF_MODELS[type(model)].family} divides images of {size[0]}x{size[1]} into "
-        f"other windows than {model.window_size} tokens a side; save an .npz or .safetensors file, "
-        "or pass a size whose maps are whole windows as metadata={'image_size': [height, width]}."
-      )
+      return False
+  return True
 
 
 def _poolformer_config(model: MetaFormer, size: Size) -> dict[str, Any]:

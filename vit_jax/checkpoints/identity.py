@@ -84,6 +84,11 @@ def resolve(name: str | os.PathLike | None, checkpoint: Any) -> tuple[str, Any]:
   """
   if checkpoint is None and is_path(name):
     name, checkpoint = None, name
+  for argument in (name, checkpoint):
+    if not isinstance(argument, (str, os.PathLike, reading.Source, type(None))):
+      raise UserError(f"{argument!r} is neither a model's name nor a path; pass one of them.")
+  if name is None and checkpoint is None:
+    raise UserError("neither a model nor a checkpoint is named; pass one of them.")
   if isinstance(checkpoint, reading.Source):
     return name or model_of(Path(checkpoint.origin), checkpoint.metadata), checkpoint
   if name is None:

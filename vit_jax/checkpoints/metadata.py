@@ -28,10 +28,23 @@ TYPES: Mapping[str, Any] = {
 }
 
 
+def check(metadata: Mapping[str, Any], where: str) -> None:
+  """Raises a UserError, which begins by `where`, unless all values are of their types."""
+  for key, declared in TYPES.items():
+    if key in metadata and not keys.fits(as_tuples(metadata[key]), declared):
+      raise UserError(
+        f"{where} has {key}={str(metadata[key])[:40]!r}, which is of another type than vit_jax "
+        "writes; fetch or copy it again, or pass another."
+      )
+
+
 def encoded(metadata: Mapping[str, Any]) -> str:
   """Metadata as JSON, with a digest: a changed letter of it could mean other numbers."""
-  metadata = json.loads(json.dumps(metadata))  # With the types that a reader will find.
-  return json.dumps({**metadata, "digest": _digest(metadata)})
+  try:
+    metadata = json.loads(json.dumps(metadata))  # With the types that a reader will find.
+  except (TypeError, ValueError) as error:
+    raise UserError(f"metadata must be values of JSON: {error}.") from error
+  return json.dumps({**metadata, "digest": _digest(metadata)}, sort_keys=True)
 
 
 def _digest(metadata: Mapping[str, Any]) -> str:
@@ -57,12 +70,7 @@ def decoded(text: bytes | str, path: str | os.PathLike) -> dict[str, Any]:
     raise UserError(
       f"{path} is damaged: its metadata is no object of JSON; fetch or copy it again."
     )
-  for key, declared in TYPES.items():
-    if key in found and not keys.fits(as_tuples(found[key]), declared):
-      raise UserError(
-        f"{path} is damaged: its metadata has {key}={str(found[key])[:40]!r}, which is of another "
-        "type than vit_jax writes; fetch or copy it again."
-      )
+  check(found, f"{path} is damaged: its metadata")
   if found.get("version", VERSION) > VERSION:
     raise UserError(
       f"{path} was written by a later version of vit_jax; update this one to read it."

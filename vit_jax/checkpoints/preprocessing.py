@@ -294,6 +294,11 @@ def checked_metadata(values: Mapping[str, Any], channels: int | None) -> dict[st
   """
   settings = _read(_from_metadata, {"input": values}, Path("metadata['input']"), None)
   if channels not in (None, settings.channels):
+    alike = {*zip(settings.mean, settings.std, strict=True)}
+    if channels in (1, 3) and len(alike) == 1:  # They hold for any number of channels.
+      ((mean, std),) = alike
+      one = dataclasses.replace(settings, channels=1, mean=mean, std=std)
+      return to_metadata(dataclasses.replace(one, channels=channels, mean=mean, std=std))
     raise UserError(
       f"metadata['input'] is for images of {settings.channels} channels, the model for {channels}; "
       "pass it as it is for the model."

@@ -20,6 +20,7 @@ from vit_jax.checkpoints import (
   bit,
   download,
   grids,
+  hf_models,
   identity,
   metaformer,
   mobilevit,
@@ -197,6 +198,7 @@ def open_checkpoint(
       patch_resize=patch_resize,
     )
   source, path = checkpoint, None
+  registry.create_model(name, **overrides)  # Refuses fields that it does not have.
   if not isinstance(checkpoint, Source):
     address = checkpoint if checkpoint is not None else _recommended(name, entry)
     path = download.fetch(address)
@@ -231,20 +233,23 @@ def open_checkpoint(
   with reading.blamed_on(source.origin, source.metadata):
     model = registry.create_model(name, num_classes=num_classes, **{**numerics, **overrides})
     # The checkpoint's resolution is its grid times its own patches.
-    patch = adapt.patch_of(source.flat) if patch_resize else None
+    patch = None if grids.is_free(source.flat) else adapt.patch_of(source.flat)
     theirs = model.clone(patch_size=patch) if patch else model
     trained = checkpoint_image_size or _told_size(source, theirs, entry, image_size)
     size, old, slots = _sizes(source, theirs, entry, image_size, trained)
     channels = adapt.input_channels(source.flat) or entry.input.channels
     expected = tree.expected_shapes(model, size, channels)
-    flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
-    if patch_resize:
-      flat = adapt.adapt_patches(flat, expected, patch_resize)
-    new = grids.of_size(model, size)
-    flat = adapt.adapt_positions(flat, expected, new, old=old, slots=slots, method=position_resize)
-    flat = swin.adapt_tables(flat, expected)
-    flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
-    flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
+  _check_windows(source, model, size)
+  flat = adapt.adapt_class_token(source.flat, expected, keeps_head=keep)
+  if patch_resize:
+    flat = adapt.adapt_patches(flat, expected, patch_resize)
+  new = grids.of_size(model, size)
+  flat = adapt.adapt_positions(
+    flat, expected, new, old=old, slots=slots, method=position_resize, origin=source.origin
+  )
+  flat = swin.adapt_tables(flat, expected)
+  flat = adapt.adapt_head(flat, expected, keep=keep, bias=getattr(model, "head_bias_init", 0.0))
+  flat = adapt.adapt_representation(flat, expected, keeps_head=keep and bool(old_classes))
   problems = tree.differences(flat, expected, source.unknown)
   if problems:
     raise UserError(_misfit(source, entry, problems, expected))
@@ -327,7 +332,8 @@ def _fields(source: Source, entry: registry.Entry, left_out: Sequence[str]) -> d
   fields = {key: value for key, value in fields.items() if key not in left_out}
   if fields:
     told = ", ".join(f"{key}={value!r}" for key, value in fields.items())
-    logger.info("Fields of the model in %s: %s.", source.origin, told)
+    what = "run" if "fields" in source.metadata else "model"
+    logger.info("Fields of the %s in %s: %s.", what, source.origin, told)
   return fields
 
 
@@ -373,6 +379,23 @@ def _numerics(
     told.append(f"{field}={value} ({where})")
   logger.info("Numerics of %s: %s.", source.origin, ", ".join(told))
   return chosen
+
+
+def _check_windows(source: Source, model: nn.Module, size: tuple[int, int]) -> None:
+  """Refuses a Swin of transformers at a size of its own at which it has other windows than ours."""
+  if source.scheme != "hf_swin" or source.is_ours or hf_models.windows_alike(model, size):
+    return
+  height, width = size
+  why = (
+    f"transformers divides images of {height}x{width} into other windows than ours, which are the "
+    "original's"
+  )
+  if source.metadata.get("image_size") == [height, width]:
+    raise UserError(
+      f"{source.origin}: {why}, so that the numbers would be others; pass an image_size whose maps "
+      "are whole windows of both."
+    )
+  logger.warning("%s: %s.", source.origin, why)
 
 
 def _check_told(source: Source, model: nn.Module) -> None:
@@ -451,10 +474,10 @@ def _misfit(
     resized = "patch_resize='bicubic_antialias' resamples its {}x{} patches to {}x{}"
     reasons.append(resized.format(*old, *new[:2]))
   names = [name for name in _alike(source, _family(entry)) if name != entry.name]
-  if source.is_ours:
-    reasons.append("without a model's name it is loaded as it was written")
-  elif names:
+  if names:
     reasons.append(f"its sizes are those of {' or '.join(names)}")
+  elif source.is_ours:
+    reasons.append("without a model's name it is loaded as it was written")
   reasons += [why for sign, why in torch.NOT_OURS if any(map(sign.match, source.unknown))]
   because = f" ({'; '.join(reasons)})" if reasons else ""
   return f"{source.origin} does not fit {entry.name}{because}: {problems}."

@@ -24,6 +24,7 @@ from vit_jax.checkpoints import (
   torch_files,
   tree,
 )
+from vit_jax.checkpoints import metadata as metadata_lib
 from vit_jax.checkpoints.metadata import FORMAT, VERSION
 from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.checkpoints.tree import Flat
@@ -36,6 +37,12 @@ from vit_jax.models.mobilevit import MobileTransformer
 logger = logging.getLogger(__name__)
 
 FORMATS = ("npz", "timm", "hf")
+# What readers are told of a model, in our metadata or in a config: not to be taken from a caller,
+# who may have read it from another file.
+SAID_BY_US = (
+  *("format", "version", "model", "config", "digest", "fields", "told", "written_in"),
+  *("window_size", "channel_order", "num_heads", "pooler_act", "classifier", *NUMERICS),
+)
 # By a path that only such a tree begins with: to the names of the released files.
 TO_RELEASED = (
   ("img/", lit.to_released),
@@ -93,10 +100,16 @@ def save_checkpoint(
       "`init` or `from_pretrained` returned, or a state's `variables`."
     )
   flat = tree.from_variables(variables)
-  described = {**(metadata or {}), **describe(model)}
+  if not isinstance(metadata or {}, Mapping):
+    raise UserError(f"metadata={metadata!r:.80} is no mapping; pass a dict of JSON values.")
+  told = {key: value for key, value in (metadata or {}).items() if key not in SAID_BY_US}
+  described = {**told, **describe(model, (metadata or {}).get("model"))}
+  metadata_lib.check(described, "metadata")
   _check_class_names(model, described.get("class_names", ()))
   given = described.get("input", {})
-  told = (image_size, described.pop("image_size", None), given.get("crop"))
+  # The size of a crop may be a guess, which must not become that of a position embedding.
+  crop = given.get("crop") if grids.is_free(_image_part(flat)) else None
+  told = (image_size, described.pop("image_size", None), crop)
   size = checked_size(model, flat, next((size for size in told if size is not None), None))
   described |= {"image_size": [*size]} if size else {}
   usual = _usual_input(model, flat, described["model"], size, tell=not given)
@@ -126,7 +139,9 @@ def save_checkpoint(
         "a Hugging Face folder says how images are prepared, which the registry does not know for "
         "this model; pass it as metadata={'input': ...}."
       )
-    described["image_size"], channels = [*size], adapt.input_channels(flat)
+    if grids.is_free(flat):
+      described["image_size"] = [*size]
+    channels = adapt.input_channels(flat)
     files = {
       huggingface.CONFIG: hf_models.config_of(
         model, size, channels, described.get("class_names", ())
@@ -222,14 +237,22 @@ def _usual_input(
 
 
 def _size_for_hf(model: nn.Module, flat: Flat, described: Mapping[str, Any]) -> tuple[int, int]:
-  """The size that `config.json` must name, where the caller does not: the registry's."""
+  """The size that `config.json` must name, where nobody tells it: the registry's, or a square's."""
   size = adapt.pair("image_size", registry.get_entry(described["model"]).input.image_size)
   slots = (grids.learned_tokens(flat),)
-  if grids.fits(flat, grids.of_size(model, size), slots) is None:
+  if grids.fits(flat, grids.of_size(model, size), slots) is not None:
+    return size
+  grid, _ = grids.grid_of(flat, slots)
+  if grid is None:
     raise UserError(
       "a Hugging Face folder names the size of the images, and the position embedding does not "
       "tell it; pass image_size=(height, width)."
     )
+  size = _pixels(model, grid)
+  logger.warning(
+    "config.json says that the images are of %dx%d pixels, a square; pass image_size= if not.",
+    *size,
+  )
   return size
 
 
@@ -248,27 +271,34 @@ def _refuse_what_timm_lacks(model: nn.Module) -> None:
       )
 
 
-def describe(model: nn.Module) -> dict[str, Any]:
-  """JSON metadata of a model: the nearest of the registry, numerics, and all its fields."""
+def describe(model: nn.Module, name: str | None = None) -> dict[str, Any]:
+  """JSON metadata of a model: one of the registry, numerics, and all its fields.
+
+  Args:
+    model: the module.
+    name: of the registry's model that it was made from; None takes the nearest.
+  """
   fields = registry.fields_of(model)
   config = {key: value for key, value in fields.items() if _is_plain(value)}
   numerics = {key: config.pop(key) for key in NUMERICS if key in config}
   return {
     "format": FORMAT,
     "version": VERSION,
-    "model": nearest_row(model),
+    "model": nearest_row(model, name),
     **numerics,
     "config": config,
   }
 
 
-def nearest_row(model: nn.Module) -> str:
-  """The name of the registry's model that has the fewest fields unlike this one's."""
+def nearest_row(model: nn.Module, name: str | None = None) -> str:
+  """The name of the registry's model that has the fewest fields unlike this one's, or `name`."""
   rows = [name for name, entry in registry.MODELS.items() if type(model) is entry.module]
   if not rows:
     raise UserError(f"{type(model).__name__} is no model of the registry, and cannot be saved.")
   unlike = lambda name: len(registry.fields_of(model, registry.create_model(name)))
   exact = [name for name in rows if _is_built_from(model, registry.MODELS[name])]
+  if name in (exact or rows):
+    return name
   return (exact or sorted(rows, key=unlike))[0]
 
 

@@ -66,7 +66,7 @@ _TOLD_BY_WEIGHTS = {
   *("num_classes", "in_chans", "patch_size", "mlp_ratio", "init_values", "no_embed_class"),
   *("class_token", "embed_layer", "drop_rate", "pos_drop_rate", "patch_drop_rate"),
   *("proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init"),
-  *("dynamic_img_size", "strict_img_size", "always_partition", "layer_scale_init_values"),
+  *("dynamic_img_size", "strict_img_size", "layer_scale_init_values"),
   *("depths", "dims", "layers", "width_factor", "num_blocks", "num_heads", "head_dim", "nlhb"),
 }
 # Arguments with the one value that ours has.
@@ -74,6 +74,7 @@ _ONLY: Mapping[str, Any] = {
   **dict.fromkeys(("qkv_bias", "proj_bias", "final_norm"), True),
   **dict.fromkeys(("pre_norm", "qk_norm", "scale_attn_norm", "scale_mlp_norm"), False),
   **dict.fromkeys(("pool_include_prefix", "dynamic_img_pad", "stem_norm", "fc_norm"), False),
+  "always_partition": False,  # Windows and shifts where a map is smaller than a window.
   "reg_tokens": 0,
   "pos_embed": "learn",
   "mlp_layer": "mlp",

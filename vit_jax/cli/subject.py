@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def pixels(text: str) -> int | tuple[int, ...]:
   """An image size as options give it: "224", or "96,128" for height and width."""
-  sides = tuple(int(side) for side in text.replace("x", ",").split(","))
+  try:
+    sides = tuple(int(side) for side in text.replace("x", ",").split(","))
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f"{text!r} is no size; pass 224, or 96,128") from error
   return sides[0] if len(sides) == 1 else sides
 
 

@@ -45,7 +45,20 @@ def directed(
   x: Float[Array, "*s k"], size: Float[Array, "*s k"], shortest: float
 ) -> Float[Array, "*s k"]:
   """Returns `x`; its gradient is zero where `size` is `shortest` or less."""
-  return jnp.where(size > shortest, x, jax.lax.stop_gradient(x))
+  return _gated(x, size > shortest)
+
+
+@jax.custom_jvp
+def _gated(x: Array, is_open: Array) -> Array:
+  """Returns `x` itself, so that nothing is kept for the backward pass but where it is open."""
+  del is_open
+  return x
+
+
+@_gated.defjvp
+def _gated_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+  (x, is_open), (tangent, _) = primals, tangents
+  return x, tangent * is_open.astype(tangent.dtype)
 
 
 def length(x: Float[Array, "*s k"]) -> Float[Array, "*s 1"]:
