@@ -228,3 +228,40 @@ def test_a_released_file_is_known_by_its_name(tmp_path, caplog):
   write_npz(tmp_path / "ViT-B_16.npz", arrays)
   opened = vit_jax.from_pretrained(tmp_path / "ViT-B_16.npz", **{**VIT, "num_heads": 4})
   assert opened[0].hidden_size == 32
+
+
+def test_metadata_of_another_file_does_not_describe_the_model(tmp_path):
+  """A caller may hand on what `read_metadata` gave of a run, a folder or another model."""
+  fields = {**SWIN, "window_size": 4}
+  model, variables, (images,) = noisy("SwinV2-T-w8", fields, (32, 64))
+  others = {
+    "window_size": 8,
+    "fields": {"num_heads": 8},
+    "told": {"depths": [2, 6]},
+    "channel_order": "rgb",
+    "activation": "silu",
+    "config": {},
+    "version": 1,
+    "digest": "0",
+  }
+  vit_jax.save_checkpoint(tmp_path / "x.npz", model, variables, metadata={**others, "note": "mine"})
+  again, restored = vit_jax.from_pretrained(tmp_path / "x.npz")
+  assert again == model and reading.read_metadata(tmp_path / "x.npz")["note"] == "mine"
+  np.testing.assert_array_equal(
+    forward(again, restored, (images,)), forward(model, variables, (images,))
+  )
+  for wrong, sentence in (
+    ([1], r"metadata=\[1\] is no mapping"),
+    ({"class_names": "abc"}, "metadata has class_names='abc'"),
+    ({"input": [1]}, "metadata has input="),
+    ({"x": np.arange(3)}, "metadata must be values of JSON"),
+  ):
+    with pytest.raises(UserError, match=sentence):
+      vit_jax.save_checkpoint(tmp_path / "y.npz", model, variables, metadata=wrong)
+  assert not (tmp_path / "y.npz").exists()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"ViT-B_16"])
+def test_what_is_no_name_and_no_path_is_told(wrong):
+  with pytest.raises(UserError, match=r"neither a model"):
+    vit_jax.from_pretrained(wrong)

@@ -98,6 +98,20 @@ VIT_CONFIG = dict(
   hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, patch_size=16
 )
 SWIN_CONFIG = {**SWIN, "num_heads": [2, 4], "depths": [2, 2], "patch_size": 4}
+
+
+def test_a_swin_whose_windows_transformers_shifts_otherwise_is_refused(tmp_path, caplog):
+  """It decides on the shorter side for both: with one as long as a window, it shifts neither."""
+  size = (32, 64)
+  for kind, name in (("Swin", "Swin-T"), ("Swinv2", "SwinV2-T-w8")):
+    config = getattr(transformers, f"{kind}Config")(**SWIN_CONFIG, image_size=size, num_labels=3)
+    theirs = getattr(transformers, f"{kind}ForImageClassification")(config)
+    theirs.save_pretrained(tmp_path / kind)
+    with pytest.raises(UserError, match="divides images of 32x64 into other windows than ours"):
+      from_pretrained(name, tmp_path / kind, **OUR_SWIN)
+    from_pretrained(name, tmp_path / kind, image_size=64, **OUR_SWIN)  # Not its own size.
+
+
 HF = {
   "vit": ("ViTConfig", "ViTForImageClassification", VIT_CONFIG, "ViT-S_16", VIT),
   "deit": (

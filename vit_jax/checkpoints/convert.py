@@ -75,7 +75,7 @@ def convert(
     opened = _open(source, name, entry, scheme, options)
   model, variables, metadata = opened.model, opened.variables, opened.metadata
   kept = {key: metadata[key] for key in ("class_names", "text") if key in metadata}
-  kept["model"] = opened.name
+  kept["model"] = metadata.get("model") or opened.name
   if not getattr(model, "num_classes", 1) and kept.pop("class_names", None):
     logger.info("Left out the class names, as %s has no head.", destination)
   if told := preprocessing.told_preprocessing(source):

@@ -112,7 +112,8 @@ def save_checkpoint(
   told = (image_size, described.pop("image_size", None), crop)
   size = checked_size(model, flat, next((size for size in told if size is not None), None))
   described |= {"image_size": [*size]} if size else {}
-  usual = _usual_input(model, flat, described["model"], size, tell=not given)
+  name = (metadata or {}).get("model")
+  usual = _usual_input(model, flat, name, size, tell=not given)
   if "crop" in given:
     usual.pop("resize", None)  # The size before the crop, which is the published one's.
   if given := {**usual, **given}:
@@ -214,10 +215,17 @@ def _pixels(model: nn.Module, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _usual_input(
-  model: nn.Module, flat: Flat, name: str, size: tuple[int, int] | None, *, tell: bool
+  model: nn.Module, flat: Flat, name: str | None, size: tuple[int, int] | None, *, tell: bool
 ) -> dict[str, Any]:
-  """How images are prepared for the registry's weights of a model; {} if that cannot be its own."""
-  image, spec = _image_part(flat), registry.get_entry(name).input
+  """How images are prepared for the registry's weights of a model; {} if that cannot be its own.
+
+  A model of other sizes, of which the caller does not say by what name it was made, has the
+  ancestor's.
+  """
+  nearest = nearest_row(model, name)
+  of_registry = nearest == name or _is_built_from(model, registry.get_entry(nearest))
+  image = _image_part(flat)
+  spec = registry.get_entry(nearest).input if of_registry else registry.InputSpec()
   channels, slots = adapt.input_channels(image) or spec.channels, (grids.learned_tokens(image),)
   if size is None:
     usual = adapt.pair("image_size", spec.image_size)
@@ -231,9 +239,10 @@ def _usual_input(
     return {}
   if grey:
     spec = dataclasses.replace(spec, channels=1, mean=spec.mean[:1], std=spec.std[:1])
-  if tell and not _is_built_from(model, registry.get_entry(name)):
-    logger.info("Images are said to be prepared as for %s; or pass metadata={'input': ...}.", name)
-  return preprocessing.to_metadata(preprocessing.of_spec(spec, size))
+  settings = preprocessing.of_spec(spec, size)
+  if tell and not of_registry:
+    logger.info("The file says of images: %s; or pass metadata={'input': ...}.", settings)
+  return preprocessing.to_metadata(settings)
 
 
 def _size_for_hf(model: nn.Module, flat: Flat, described: Mapping[str, Any]) -> tuple[int, int]:
