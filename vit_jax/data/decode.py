@@ -81,6 +81,7 @@ def decode(image: bytes | np.ndarray, channels: int = 3, reduce: int = 1) -> np.
       pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
   if pixels is None:
     try:
+      _check_png_sums(image)
       with Image.open(io.BytesIO(image), formats=tuple(FORMATS)) as opened:
         _refuse_bomb(opened)
         pixels = from_pil(opened)
@@ -201,6 +202,26 @@ def _needs_pillow(data: bytes) -> bool:
 
 # Transparency, animations, and a chunk that does not end in the file.
 _SPECIAL = frozenset((b"tRNS", b"acTL", b""))
+
+
+def _check_png_sums(data: bytes) -> None:
+  """Raises ValueError for a PNG with a chunk that is cut, or has another sum than it says.
+
+  OpenCV refuses both; Pillow does not look at the sums of pixels, and would show others.
+  """
+  if data[:8] != b"\x89PNG\r\n\x1a\n":
+    return
+  at, kind = 8, b""
+  for kind in _png_chunks(data):
+    if not kind:
+      raise ValueError("it ends in the middle of a chunk")
+    (length,) = struct.unpack(">I", data[at : at + 4])
+    end = at + 8 + length
+    if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+      raise ValueError(f"its chunk {kind!r} is not as written")
+    at = end + 4
+  if kind != b"IEND":
+    raise ValueError("it ends before its last chunk")
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
