@@ -239,10 +239,9 @@ def _usual_input(
     return {}
   if grey:
     spec = dataclasses.replace(spec, channels=1, mean=spec.mean[:1], std=spec.std[:1])
-  settings = preprocessing.of_spec(spec, size)
   if tell and not of_registry:
-    logger.info("The file says of images: %s; or pass metadata={'input': ...}.", settings)
-  return preprocessing.to_metadata(settings)
+    logger.info("Images are said to be prepared as the ancestor does; or pass metadata's 'input'.")
+  return preprocessing.to_metadata(preprocessing.of_spec(spec, size))
 
 
 def _size_for_hf(model: nn.Module, flat: Flat, described: Mapping[str, Any]) -> tuple[int, int]:
