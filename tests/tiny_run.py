@@ -64,7 +64,7 @@ CONFIGS = {"mixup": lambda: config(mixup=0.4), "lit": small_lit.config}
 def run_python(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
   """Runs a program in its own process, which can import this module."""
   here = pathlib.Path(__file__).parent
-  path = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+  path = [str(here), str(here / "training"), os.environ.get("PYTHONPATH", "")]
   return subprocess.run(
     [sys.executable, "-c", program, *map(str, arguments)],
     env={
