@@ -12,6 +12,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
+from vit_jax.models import registry
 from vit_jax.training import data_record, restore, run_data
 from vit_jax.training.plan import make_plan
 
@@ -33,16 +34,10 @@ def start(workdir, root, config=None, **pp):
   plan = make_plan(config) if config else plan_for(root, **pp)
   data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
   plan = data.planned(plan)
-  info = restore.RunInfo(
-    config=plan.to_dict(),
-    model_name=plan.model.name,
-    model_fields={},
-    dataset=plan.dataset,
-    class_names=data.dataset.class_names,
-    preprocessing=plan.pp,
-    parameters=1,
-    data=data.record.describe(),
-  )
+  classes = data.dataset.class_names
+  fields = {**plan.model.overrides, "num_classes": len(classes) or None}
+  model = registry.create_model(plan.model.name, **fields)
+  info = restore.describe_run(plan, model, classes, 1, data.record)
   restore.write_run(workdir, info, data.record)
   (workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
   return data
@@ -260,6 +255,7 @@ def test_runs_without_a_record_are_read_by_the_old_rule(tmp_path, caplog):
   old = json.loads(path.read_text())
   del old["data"]
   path.write_text(json.dumps(old))
+  (workdir / data_record.FILE).unlink()
   data = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
   assert data.dataset.rule == data.record.rule == 1
   assert "the run has no record of its splits" in caplog.text
