@@ -112,7 +112,9 @@ def from_pretrained(
       since a wrong name or file is the likelier reason.
     **overrides: fields of the model. `activation`, `layer_norm_eps` and, of hybrids,
       `weight_standardization` and `group_norm_eps` otherwise follow the file: its metadata, else
-      the origin that its names show, else the registry.
+      the origin that its names show, else the registry. A file that we wrote and a run tell their
+      other fields too, and are followed but for `dtype`, `remat` and `scan_layers`, which only a
+      path without a name follows.
 
   Returns:
     (model, {"params": tree of float32 jax.Arrays}), and "batch_stats" beside "params" where the
@@ -155,22 +157,11 @@ def open_checkpoint(
   **overrides: Any,
 ) -> Opened:
   """As `from_pretrained`, with all that is known of the model; `name` may be None too."""
-  if head not in HEADS:
-    raise UserError(f"head={head!r} is not known; pass 'keep', 'fresh' or None.")
+  classes = None if classes is None else _as_list(classes)
+  _check_head(head, num_classes, classes, class_names)
   choose("position_resize", position_resize, RESIZE_METHODS)
   if patch_resize is not None:
     choose("patch_resize", patch_resize, RESIZE_METHODS)
-  if classes is not None:
-    if isinstance(classes, (str, int)):
-      raise UserError(f"classes={classes!r} is not a list; pass [{classes!r}].")
-    classes = list(classes)
-    if head == "fresh" or num_classes not in (None, len(classes)):
-      raise UserError(
-        f"a choice of {len(classes)} classes of the checkpoint's head does not go with "
-        f"num_classes={num_classes}, head={head!r}; leave these two out."
-      )
-  if class_names is not None and (num_classes, head, classes) != (None, None, None):
-    raise UserError("class_names decides on the head; leave num_classes, head and classes out.")
   if image_size is not None:
     image_size = adapt.pair("image_size", image_size)
   if checkpoint_image_size is not None:
@@ -259,6 +250,30 @@ def open_checkpoint(
   del source, chosen  # `to_tree` frees the arrays one by one; nothing else may hold them.
   variables = tree.to_variables(flat, scanned=tree.is_scanned(model))
   return Opened(entry.name, model, variables, path, size, size if known else None, metadata)
+
+
+def _as_list(classes: Iterable[int | str]) -> list[int | str]:
+  if isinstance(classes, (str, int)):
+    raise UserError(f"classes={classes!r} is not a list; pass [{classes!r}].")
+  return list(classes)
+
+
+def _check_head(
+  head: str | None,
+  num_classes: int | None,
+  classes: Sequence[int | str] | None,
+  class_names: Sequence[str] | None,
+) -> None:
+  """Refuses arguments that say different things of the head."""
+  if head not in HEADS:
+    raise UserError(f"head={head!r} is not known; pass 'keep', 'fresh' or None.")
+  if classes is not None and (head == "fresh" or num_classes not in (None, len(classes))):
+    raise UserError(
+      f"a choice of {len(classes)} classes of the checkpoint's head does not go with "
+      f"num_classes={num_classes}, head={head!r}; leave these two out."
+    )
+  if class_names is not None and (num_classes, head, classes) != (None, None, None):
+    raise UserError("class_names decides on the head; leave num_classes, head and classes out.")
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:
