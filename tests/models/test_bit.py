@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compiled import apply
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -83,7 +84,7 @@ def test_head_starts_at_zero():
 def test_the_root_pads_by_fixed_amounts_and_the_pool_with_zeros(size):
   root = bit.RootBlock(16)
   variables = root.init(jax.random.key(0), images(*size))
-  ours = root.apply(variables, images(*size))
+  ours = apply(root, variables, images(*size))
   kernel = torch.tensor(np.asarray(variables["params"]["conv_root"]["kernel"]))
   kernel = kernel.permute(3, 2, 0, 1)
   std, mean = torch.std_mean(kernel, dim=(1, 2, 3), correction=0, keepdim=True)
@@ -105,21 +106,21 @@ def test_features_by_name():
   assert found["stages/1"].shape == (2, 5, 7, 128)
   head = variables["params"]["head"]
   logits = found["pre_logits"] @ head["kernel"] + head["bias"]
-  np.testing.assert_allclose(logits, model.apply(variables, images(40, 56)), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(logits, apply(model, variables, images(40, 56)), rtol=1e-5, atol=1e-5)
   params = {k: v for k, v in variables["params"].items() if k != "head"}
-  headless = model.clone(num_classes=0).apply({"params": params}, images(40, 56))
+  headless = apply(model.clone(num_classes=0), {"params": params}, images(40, 56))
   np.testing.assert_allclose(headless, found["pre_logits"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 90)])
 def test_takes_images_of_any_size(size):
   model, variables = tiny()
-  assert np.isfinite(model.apply(variables, images(*size))).all()
+  assert np.isfinite(apply(model, variables, images(*size))).all()
 
 
 def test_gradient_reaches_every_parameter():
   model, variables = tiny()
-  gradient = jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, images()) ** 2)))(variables)
+  gradient = jax.jit(jax.grad(lambda v: jnp.sum(apply(model, v, images()) ** 2)))(variables)
   norms = {k: np.linalg.norm(g) for k, g in flatten_dict(gradient["params"], sep="/").items()}
   whole = np.linalg.norm(list(norms.values()))
   assert all(norm > 1e-5 * whole for norm in norms.values()), norms
@@ -128,11 +129,11 @@ def test_gradient_reaches_every_parameter():
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
   model, variables = tiny()
   half = model.clone(dtype="bfloat16")
-  logits = half.apply(variables, images())
+  logits = apply(half, variables, images())
   assert logits.dtype == jnp.float32
   initial = jax.eval_shape(half.init, jax.random.key(0), images())
   assert {x.dtype for x in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
-  error = relative_error(logits, model.apply(variables, images()))
+  error = relative_error(logits, apply(model, variables, images()))
   assert 1e-4 < error < 5e-2  # Not float32 in disguise, and no worse than 8 bits allow.
 
 

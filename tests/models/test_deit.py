@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply, init
 
 import vit_jax
 from vit_jax.errors import UserError
@@ -16,11 +17,9 @@ IMAGES = jax.random.normal(jax.random.key(7), (2, 8, 8, 3))
 
 def tiny(name="DeiT-Ti_16-distilled", **fields):
   model = vit_jax.create_model(name, num_classes=3, **{**SMALL, **fields})
-  variables = model.init(jax.random.key(0), IMAGES)
-  leaves, tree = jax.tree.flatten(variables)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  noise = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-  return model, jax.tree.unflatten(tree, noise)
+  rng = np.random.default_rng(1)
+  noise = lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32)
+  return model, jax.tree.map(noise, init(model, IMAGES))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +45,9 @@ def test_published_parameters(name, millions):
 
 def test_the_logits_are_the_mean_of_both_heads():
   model, variables = tiny()
-  apart = model.clone(average_heads=False).apply(variables, IMAGES)
+  apart = apply(model.clone(average_heads=False), variables, IMAGES)
   assert apart.shape == (2, 2, 3)
-  np.testing.assert_allclose(model.apply(variables, IMAGES), apart.mean(axis=1), rtol=1e-6)
+  np.testing.assert_allclose(apply(model, variables, IMAGES), apart.mean(axis=1), rtol=1e-6)
   assert np.abs(apart[:, 0] - apart[:, 1]).max() > 0.01
   features = vit_jax.extract_features(model, variables, IMAGES, layers=["tokens", "pre_logits"])
   tokens = features["tokens"]
@@ -85,10 +84,10 @@ def test_gradients_reach_every_parameter(name, scan):
 
 def test_layer_scale_begins_where_it_is_told():
   model = vit_jax.create_model("DeiT3-S_16", num_classes=3, **SMALL)
-  params = model.init(jax.random.key(0), IMAGES)["params"]
+  params = init(model, IMAGES)["params"]
   gamma = params["Transformer"]["encoderblock_1"]["LayerScale_1"]["gamma"]
   np.testing.assert_array_equal(gamma, np.full(16, 1e-6, np.float32))
-  other = model.clone(layer_scale_init=0.5).init(jax.random.key(0), IMAGES)["params"]
+  other = init(model.clone(layer_scale_init=0.5), IMAGES)["params"]
   assert other["Transformer"]["encoderblock_0"]["LayerScale_0"]["gamma"][0] == 0.5
 
 

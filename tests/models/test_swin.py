@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -69,14 +70,14 @@ def test_takes_images_of_any_whole_number_of_patches(size):
 def test_a_map_no_larger_than_the_window_is_one_window_with_the_same_offsets():
   model, variables = tiny(depths=(2,))
   small = images(12, 12)  # 3x3 tokens.
-  expected = model.apply(variables, small)
+  expected = apply(model, variables, small)
   params = jax.tree.map(np.array, variables["params"])
   for block in params["layers_0"].values():
     attention = block["attention"]
     attention["relative_position_bias_table"] = attention["relative_position_bias_table"][
       1:-1, 1:-1
     ]
-  of_its_size = model.clone(window_size=3).apply({"params": params}, small)
+  of_its_size = apply(model.clone(window_size=3), {"params": params}, small)
   np.testing.assert_array_equal(of_its_size, expected)
 
 
@@ -86,9 +87,9 @@ def test_features_by_name():
   assert list(found) == ["pre_logits", "stages/0", "stages/1"]
   head = variables["params"]["head"]
   logits = found["pre_logits"] @ head["kernel"] + head["bias"]
-  np.testing.assert_allclose(logits, model.apply(variables, images(32, 48)), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(logits, apply(model, variables, images(32, 48)), rtol=1e-5, atol=1e-5)
   params = {k: v for k, v in variables["params"].items() if k != "head"}
-  headless = model.clone(num_classes=0).apply({"params": params}, images(32, 48))
+  headless = apply(model.clone(num_classes=0), {"params": params}, images(32, 48))
   np.testing.assert_allclose(headless, found["pre_logits"], rtol=1e-5, atol=1e-6)
 
 
@@ -101,7 +102,7 @@ def test_head_starts_at_zero_unless_it_is_an_embedding():
 
 def test_gradient_reaches_every_parameter_but_what_softmax_cancels():
   model, variables = tiny()
-  loss = lambda v: jnp.sum(model.apply(v, images(), train=True) ** 2)
+  loss = lambda v: jnp.sum(apply(model, v, images(), train=True) ** 2)
   gradient = jax.jit(jax.grad(loss))(variables)
   norms = {k: np.linalg.norm(g) for k, g in flatten_dict(gradient["params"], sep="/").items()}
   whole = np.linalg.norm(list(norms.values()))
@@ -111,7 +112,7 @@ def test_gradient_reaches_every_parameter_but_what_softmax_cancels():
 def test_drop_path_grows_from_nothing_over_the_whole_depth():
   model, variables = tiny(drop_path_rate=0.999)
   stages = lambda **arguments: [
-    model.apply(variables, images(), mutable=["features"], **arguments)[1]["features"][name]
+    apply(model, variables, images(), mutable=("features",), **arguments)[1]["features"][name]
     for name in ("stage0", "stage1")
   ]
   key = {"dropout": jax.random.key(0)}
@@ -119,20 +120,20 @@ def test_drop_path_grows_from_nothing_over_the_whole_depth():
   assert relative_error(trained[1], still[1]) > 0.1
   # Of a network of one more block, the first is never dropped.
   longer, variables = tiny(drop_path_rate=0.999, depths=(1, 2))
-  first = lambda **arguments: longer.apply(variables, images(), mutable=["features"], **arguments)[
-    1
-  ]["features"]["stage0"]
+  first = lambda **arguments: apply(
+    longer, variables, images(), mutable=("features",), **arguments
+  )[1]["features"]["stage0"]
   np.testing.assert_allclose(first(train=True, rngs=key), first(), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
   model, variables = tiny()
   half = model.clone(dtype="bfloat16")
-  logits = half.apply(variables, images())
+  logits = apply(half, variables, images())
   assert logits.dtype == jnp.float32
   initial = jax.eval_shape(half.init, jax.random.key(0), images())
   assert {x.dtype for x in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
-  error = relative_error(logits, model.apply(variables, images()))
+  error = relative_error(logits, apply(model, variables, images()))
   assert 1e-4 < error < 5e-2  # Not float32 in disguise, and no worse than 8 bits allow.
 
 

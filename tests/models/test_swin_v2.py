@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -51,11 +52,11 @@ def changed(variables, name, change):
 
 def test_lengths_of_queries_and_keys_do_not_matter_and_the_scale_is_clipped():
   model, variables = tiny()
-  logits = model.apply(variables, images())
+  logits = apply(model, variables, images())
   longer = changed(changed(variables, "key", lambda x: 3 * x), "query", lambda x: 2 * x)
-  assert relative_error(model.apply(longer, images()), logits) < 1e-5
-  scaled = lambda value: model.apply(
-    changed(variables, "logit_scale", lambda x: jnp.full_like(x, value)), images()
+  assert relative_error(apply(model, longer, images()), logits) < 1e-5
+  scaled = lambda value: apply(
+    model, changed(variables, "logit_scale", lambda x: jnp.full_like(x, value)), images()
   )
   most = np.log(100)
   np.testing.assert_array_equal(scaled(most), scaled(2 * most))
@@ -68,9 +69,9 @@ def test_parameters_are_of_no_size_and_biases_of_the_trained_window():
     assert np.isfinite(jax.jit(model.apply)(variables, images(*size))).all()
   larger = model.clone(window_size=8)
   as_trained = larger.clone(trained_windows=(4, 4))
-  assert relative_error(larger.apply(variables, images()), as_trained.apply(variables, images()))
+  assert relative_error(apply(larger, variables, images()), apply(as_trained, variables, images()))
   same = model.clone(trained_windows=(4, 4))
-  np.testing.assert_array_equal(same.apply(variables, images()), model.apply(variables, images()))
+  np.testing.assert_array_equal(apply(same, variables, images()), apply(model, variables, images()))
 
 
 def test_a_fresh_block_is_the_identity():
@@ -85,7 +86,7 @@ def test_a_fresh_block_is_the_identity():
 
 def test_gradient_reaches_every_parameter():
   model, variables = tiny()
-  loss = lambda v: jnp.sum(model.apply(v, images(), train=True) ** 2)
+  loss = lambda v: jnp.sum(apply(model, v, images(), train=True) ** 2)
   gradient = jax.jit(jax.grad(loss))(variables)
   norms = {k: np.linalg.norm(g) for k, g in flatten_dict(gradient["params"], sep="/").items()}
   whole = np.linalg.norm(list(norms.values()))
@@ -95,9 +96,9 @@ def test_gradient_reaches_every_parameter():
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
   model, variables = tiny()
   half = model.clone(dtype="bfloat16")
-  logits = half.apply(variables, images())
+  logits = apply(half, variables, images())
   assert logits.dtype == jnp.float32
-  error = relative_error(logits, model.apply(variables, images()))
+  error = relative_error(logits, apply(model, variables, images()))
   assert 1e-4 < error < 5e-2  # Not float32 in disguise, and no worse than 8 bits allow.
 
 

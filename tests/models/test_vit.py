@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behaviour of the modules: shapes, the official tree, dtypes, depth, and equal paths."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax.traverse_util import flatten_dict
 
 import vit_jax
@@ -22,10 +24,8 @@ def images(size=32, batch=2):
 
 def with_noise(tree, seed=0, scale=0.3):
   """Noise on every leaf: a zero head, scale or bias would hide what is wrong behind it."""
-  leaves, structure = jax.tree.flatten(tree)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  noisy = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-  return jax.tree.unflatten(structure, noisy)
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: x + rng.normal(0, scale, x.shape).astype(np.float32), tree)
 
 
 def tiny(**overrides):
@@ -34,7 +34,7 @@ def tiny(**overrides):
 
 
 def init(model, size=32):
-  return jax.jit(model.init)(jax.random.key(0), images(size))
+  return compiled.init(model, images(size))
 
 
 def relative_error(a, b):
@@ -69,7 +69,7 @@ def test_tree_is_the_official_one():
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_classifiers(classifier):
   model, variables = tiny(classifier=classifier)
-  logits = model.apply(variables, images())
+  logits = apply(model, variables, images())
   tokens = {"unpooled": (16,), "token_unpooled": (17,)}.get(classifier, ())
   assert logits.shape == (2, *tokens, 5)
   assert ("cls" in variables["params"]) == (classifier in ("token", "token_unpooled"))
@@ -78,19 +78,19 @@ def test_classifiers(classifier):
 def test_head_starts_at_zero_with_its_bias():
   model = vit_jax.create_model("ViT-Ti_16", **TINY, head_bias_init=-3.0)
   variables = init(model)
-  np.testing.assert_array_equal(model.apply(variables, images()), np.full((2, 5), -3.0))
+  np.testing.assert_array_equal(apply(model, variables, images()), np.full((2, 5), -3.0))
 
 
 def test_num_classes_zero_returns_the_representation():
   model, variables = tiny(num_classes=0, representation_size=7)
   assert "head" not in variables["params"]
-  assert model.apply(variables, images()).shape == (2, 7)
+  assert apply(model, variables, images()).shape == (2, 7)
 
 
 def test_unpooled_gives_the_pooled_logits_token_by_token():
   model, variables = tiny(classifier="token")
   everything = vit_jax.create_model("ViT-Ti_16", **TINY, classifier="token_unpooled")
-  ours, theirs = everything.apply(variables, images())[:, 0], model.apply(variables, images())
+  ours, theirs = apply(everything, variables, images())[:, 0], apply(model, variables, images())
   assert relative_error(ours, theirs) < 1e-6
 
 
@@ -112,7 +112,7 @@ def test_scan_and_loop_agree_from_the_same_weights(position_embedding, remat):
   def loss(module, variables):
     return jnp.sum(module.apply(variables, images()) ** 2)
 
-  assert relative_error(scan.apply(scanned, images()), model.apply(variables, images())) < 1e-6
+  assert relative_error(apply(scan, scanned, images()), apply(model, variables, images())) < 1e-6
   ours = jax.jit(jax.grad(lambda v: loss(scan, v)))(scanned)["params"]["Transformer"][
     "encoderblock"
   ]
@@ -135,7 +135,7 @@ def test_position_embeddings_tell_order_apart(kind):
   patches = x.reshape(2, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 16, 8, 8, 3)
   shuffled = patches[:, jnp.asarray([5, 3, 0, 1, 2, 4, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6])]
   shuffled = shuffled.reshape(2, 4, 4, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 32, 32, 3)
-  error = relative_error(model.apply(variables, shuffled), model.apply(variables, x))
+  error = relative_error(apply(model, variables, shuffled), apply(model, variables, x))
   assert error < 1e-5 if kind == "none" else error > 1e-3
 
 
@@ -161,21 +161,21 @@ def test_relative_index_depends_on_the_offset_alone():
 
 def test_attention_is_captured_only_when_asked_and_changes_nothing():
   model, variables = tiny()
-  logits, captured = model.apply(variables, images(), mutable=["attention"])
+  logits, captured = apply(model, variables, images(), mutable=("attention",))
   weights = jax.tree.leaves(captured)
   assert [w.shape for w in weights] == [(2, 3, 17, 17)] * 3
   np.testing.assert_allclose(weights[0].sum(-1), 1.0, atol=1e-6)
-  assert relative_error(model.apply(variables, images()), logits) < 1e-6
+  assert relative_error(apply(model, variables, images()), logits) < 1e-6
   assert set(init(model)) == {"params"}
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
   model, variables = tiny()
   half = vit_jax.create_model("ViT-Ti_16", **TINY, dtype="bfloat16")
-  logits = half.apply(variables, images())
+  logits = apply(half, variables, images())
   assert logits.dtype == jnp.float32
   assert {x.dtype for x in jax.tree.leaves(init(half))} == {jnp.dtype("float32")}
-  error = relative_error(logits, model.apply(variables, images()))
+  error = relative_error(logits, apply(model, variables, images()))
   assert 1e-4 < error < 5e-2  # Not float32 in disguise, and no worse than 8 bits allow.
 
 
@@ -191,7 +191,7 @@ def test_drop_path_keeps_the_mean_and_grows_with_depth():
   # At rate 1 - eps the last block vanishes, while the first is always kept.
   model, variables = tiny(drop_path_rate=0.999999)
   rngs = {"dropout": jax.random.key(1)}
-  _, captured = model.apply(variables, images(), train=True, rngs=rngs, mutable=["features"])
+  _, captured = apply(model, variables, images(), train=True, rngs=rngs, mutable=("features",))
   blocks = captured["features"]["Transformer"]
   np.testing.assert_array_equal(
     blocks["encoderblock_2"]["block"], blocks["encoderblock_1"]["block"]
@@ -203,9 +203,11 @@ def test_drop_path_keeps_the_mean_and_grows_with_depth():
 def test_dropout_acts_in_training_only(field):
   model, variables = tiny(**{field: 0.5})
   plain, _ = tiny()
-  np.testing.assert_array_equal(model.apply(variables, images()), plain.apply(variables, images()))
+  np.testing.assert_array_equal(
+    apply(model, variables, images()), apply(plain, variables, images())
+  )
   draws = [
-    model.apply(variables, images(), train=True, rngs={"dropout": jax.random.key(seed)})
+    apply(model, variables, images(), train=True, rngs={"dropout": jax.random.key(seed)})
     for seed in (0, 0, 1)
   ]
   np.testing.assert_array_equal(draws[0], draws[1])
@@ -236,7 +238,7 @@ def test_weights_are_standardised():
   variables = with_noise(init(model))
   kernel = variables["params"]["conv_root"]["kernel"]
   changed = {"params": {**variables["params"], "conv_root": {"kernel": 3 * kernel + 0.7}}}
-  error = relative_error(model.apply(changed, images()), model.apply(variables, images()))
+  error = relative_error(apply(model, changed, images()), apply(model, variables, images()))
   assert error < 1e-4
 
 
@@ -252,8 +254,8 @@ def test_image_sizes_are_checked_and_may_be_oblong():
   model, _ = tiny()
   with pytest.raises(UserError, match="image_size=36 is not a multiple of patch size 8; use 32 or"):
     model.init(jax.random.key(0), jnp.zeros((1, 32, 36, 3)))
-  variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 32, 3)))
-  assert model.apply(variables, jnp.zeros((1, 16, 32, 3))).shape == (1, 5)
+  variables = compiled.init(model, jnp.zeros((1, 16, 32, 3)))
+  assert apply(model, variables, jnp.zeros((1, 16, 32, 3))).shape == (1, 5)
 
 
 @pytest.mark.parametrize(

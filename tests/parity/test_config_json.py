@@ -8,7 +8,6 @@ models: the answer is theirs, to 1e-5 relative, or a sentence that names the key
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import safetensors.torch
@@ -16,7 +15,7 @@ import timm
 import timm.models
 import torch
 import transformers
-from oracle import TOLERANCE, VISIBLE, logits, relative_error, with_noise
+from oracle import TOLERANCE, VISIBLE, forward, logits, relative_error, with_noise
 
 from vit_jax.checkpoints import huggingface, timm_config
 from vit_jax.checkpoints.pretrained import from_pretrained
@@ -117,7 +116,7 @@ def answer(model, pixels):
 
 def loaded(path, name, pixels, **fields):
   model, variables = from_pretrained(name, path, **fields)
-  return np.asarray(jax.jit(model.apply)(variables, pixels))
+  return np.asarray(forward(model, variables, pixels))
 
 
 def edit(folder, **changes):
@@ -196,9 +195,9 @@ def test_keys_that_are_left_out_mean_transformers_defaults(kind, tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(config))
   ours, variables = from_pretrained("ViT-B_16", tmp_path, **VIT)
   expected = answer(theirs, images(SIDE))
-  assert relative_error(ours.apply(variables, images(SIDE)), expected) < TOLERANCE
+  assert relative_error(forward(ours, variables, images(SIDE)), expected) < TOLERANCE
   other = ours.clone(layer_norm_eps={1e-12: 1e-6, 1e-6: 1e-12}[ours.layer_norm_eps])
-  assert relative_error(other.apply(variables, images(SIDE)), expected) > VISIBLE
+  assert relative_error(forward(other, variables, images(SIDE)), expected) > VISIBLE
   del config["num_attention_heads"]  # 12, then, and no weights tell otherwise.
   (tmp_path / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match="model of num_heads=12"):
@@ -497,7 +496,7 @@ def test_the_window_that_timms_architecture_says(architecture, window, trained, 
   fields = dict(embed_dim=32, depths=(1, 1, 1, 1))
   ours, variables = from_pretrained("SwinV2-T-w8", tmp_path, **fields)
   assert (ours.window_size, ours.trained_windows or None) == (window, trained)
-  error = relative_error(jax.jit(ours.apply)(variables, images(128)), logits(theirs, images(128)))
+  error = relative_error(forward(ours, variables, images(128)), logits(theirs, images(128)))
   assert error < TOLERANCE
 
 
@@ -523,7 +522,7 @@ def test_the_tables_of_the_authors_files_tell_the_windows(kept, trained, tmp_pat
   torch.save({"model": state}, tmp_path / "swin.pth")
   ours, variables = from_pretrained("SwinV2-T-w8", tmp_path / "swin.pth", **SWIN)
   assert (ours.window_size, ours.trained_windows) == (5, trained if any(trained) else ())
-  error = relative_error(jax.jit(ours.apply)(variables, images(64)), logits(theirs, images(64)))
+  error = relative_error(forward(ours, variables, images(64)), logits(theirs, images(64)))
   assert error < TOLERANCE
 
 

@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 import transformers
-from oracle import CLASSES, TOLERANCE, logits, relative_error, with_noise
+from oracle import CLASSES, TOLERANCE, forward, logits, relative_error, with_noise
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 
@@ -63,8 +63,7 @@ def images(size):
 
 
 def error_of(loaded, size, expected):
-  model, variables = loaded
-  return relative_error(model.apply(variables, images(size), train=False), expected)
+  return relative_error(forward(*loaded, images(size)), expected)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "{}x{}".format(*size))
@@ -89,9 +88,8 @@ def test_timms_files(key, size, tmp_path):
   # What we write is opened by its path alone, and gives the same bits.
   for file in ("ours.npz", "ours.safetensors"):
     save_checkpoint(tmp_path / file, *told, image_size=size)
-    model, variables = from_pretrained(tmp_path / file)
-    again = model.apply(variables, images(size), train=False)
-    np.testing.assert_array_equal(again, told[0].apply(told[1], images(size), train=False))
+    again = forward(*from_pretrained(tmp_path / file), images(size))
+    np.testing.assert_array_equal(again, forward(*told, images(size)))
 
 
 VIT_CONFIG = dict(
@@ -146,5 +144,4 @@ def test_transformers_folders(key, size, tmp_path):
   assert not any(info.values())
   with torch.no_grad():
     assert relative_error(opened(pixels).logits.numpy(), expected) <= TOLERANCE
-  model, variables = from_pretrained(tmp_path / "ours")
-  assert error_of((model, variables), size, expected) <= TOLERANCE
+  assert error_of(from_pretrained(tmp_path / "ours"), size, expected) <= TOLERANCE

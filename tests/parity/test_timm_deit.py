@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from oracle import VISIBLE, logits, noisy_variables, relative_error, with_noise
+from oracle import VISIBLE, forward, logits, noisy_variables, relative_error, with_noise
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 import vit_jax
@@ -41,9 +41,9 @@ def test_timms_own_weights_load_here(name, tmp_path, parity):
     name, tmp_path / "theirs.safetensors", num_layers=DEPTH
   )
   expected = logits(theirs, images(224))
-  ours = model.apply(variables, images(224), train=False)
+  ours = forward(model, variables, images(224))
   off = relative_error(
-    model.clone(activation="gelu_tanh").apply(variables, images(224), train=False), expected
+    forward(model.clone(activation="gelu_tanh"), variables, images(224)), expected
   )
   assert off > VISIBLE
   parity(name, "timm", "ours", relative_error(ours, expected), off)
@@ -64,7 +64,7 @@ def test_at_another_size_as_timm_resamples(name, tmp_path, parity):
     position_resize="bicubic_antialias",
     num_layers=DEPTH,
   )
-  ours = model.apply(variables, images(size), train=False)
+  ours = forward(model, variables, images(size))
   error = relative_error(ours, logits(resized, images(size)))
   parity(f"{name} resized to {size}", "timm", "ours", error)
 
@@ -78,7 +78,7 @@ def test_timm_opens_our_safetensors_strictly(name, tmp_path, parity):
   size = {"Ti": "tiny", "S": "small"}[name.split("-")[1].split("_")[0]]
   theirs = timm_model(f"deit_{size}{distilled}_patch16_224")
   theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "ours.safetensors"), strict=True)
-  ours = model.apply(variables, images(224), train=False)
+  ours = forward(model, variables, images(224))
   error = relative_error(ours, logits(theirs, images(224)))
   parity(name, "ours (safetensors)", "timm", error)
 
@@ -98,9 +98,9 @@ def test_both_heads_of_transformers(name, tmp_path, parity):
   model, variables = vit_jax.from_pretrained(name, tmp_path / "hf", num_layers=DEPTH)
   with torch.no_grad():
     out = theirs(torch.from_numpy(images(224)).permute(0, 3, 1, 2))
-  ours = model.apply(variables, images(224), train=False)
+  ours = forward(model, variables, images(224))
   parity(name, "transformers", "ours", relative_error(ours, out.logits.numpy()))
-  apart = model.clone(average_heads=False).apply(variables, images(224), train=False)
+  apart = forward(model.clone(average_heads=False), variables, images(224))
   assert apart.shape == (2, 2, CLASSES)
   for index, head in enumerate((out.cls_logits, out.distillation_logits)):
     assert relative_error(apart[:, index], head.numpy()) < 1e-5
