@@ -23,7 +23,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.training import checkpointing, continuation, data_record, files
 from vit_jax.training import plan as plan_lib
-from vit_jax.training.state import state_target
+from vit_jax.training.state import TrainState, state_target
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,8 @@ def load_run(
     UserError: if there is no run, or no usable checkpoint.
   """
   info = existing_run(workdir)
-  model, plan = info.create_model(), info.plan
+  model = info.create_model()
+  target = _result_alone(state_target(model, info.plan, None))
   directory = epath.Path(workdir).expanduser() / CHECKPOINTS
   if not directory.is_dir():
     raise UserError(f"{workdir} has no checkpoint yet; train until the first one is saved.")
@@ -287,10 +288,17 @@ def load_run(
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
     metrics = checkpointer.metrics(step) or None
-    return checkpointer.restore(step, state_target(model, plan, None)).result, step, metrics
+    return checkpointer.restore(step, target).result, step, metrics
 
   variables, step, metrics = checkpointing.read_steps(directory, read, metric=info.best_by)
   return model, variables, dataclasses.replace(info, step=step, metrics=metrics)
+
+
+def _result_alone(state: TrainState) -> TrainState:
+  """A state that has `result` and nothing else, so that nothing else is read."""
+  parts = ("params", "collections") if state.ema is None else ("ema",)
+  nothing = dict.fromkeys(vars(state))
+  return TrainState(**{**nothing, **{name: getattr(state, name) for name in parts}})
 
 
 def has_checkpoints(workdir: str | os.PathLike) -> bool:
