@@ -1,5 +1,11 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
+import errno
+import os
+import subprocess
+import sys
+import threading
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -9,7 +15,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing
+from vit_jax.training import checkpointing, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.state import TrainState
@@ -132,6 +138,141 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
     checkpointer.wait()
     with pytest.raises(UserError, match="does not fit this model"):
       checkpointer.restore(1, _target(size=(3, 4)))
+
+
+def _noisy(ema):
+  """A state whose arrays cannot be compressed; with or without an average."""
+  rng = np.random.default_rng(0)
+  state = _state(1, size=(1000, 250))
+  state = state.replace(ema={"params": state.params} if ema else None)
+  return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), state)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_whoever_needs_the_weights_gets_nothing_else(tmp_path, ema):
+  """Of parameters, two moments and an average, of 1 MB each (the first moment of half)."""
+  state = _noisy(ema)
+  expected, target = jax.device_get(state.result), restore._result_alone(_like(state))
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, state, _iterator(), {})
+    checkpointer.wait()
+    del state
+    live, read = _live_bytes(), _bytes_read()
+    part = checkpointer.restore(1, target)
+    assert _live_bytes() - live == sum(x.nbytes for x in jax.tree.leaves(expected))
+    assert _bytes_read() - read < 1.5e6
+  assert part.opt_state is None and part.step is None
+  assert jax.tree.map(np.shape, part.result) == jax.tree.map(np.shape, expected)
+  for path, value in tiny.leaves(expected).items():
+    assert tiny.leaves(part.result)[path].tobytes() == value.tobytes(), path
+
+
+def _like(state):
+  sharding = mesh_lib.replicated(mesh_lib.make_mesh())
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+
+
+def _live_bytes():
+  return sum(x.nbytes for x in jax.live_arrays())
+
+
+def _bytes_read():
+  """Of all files, by this process."""
+  with open("/proc/self/io") as file:
+    return int(file.readline().split()[1])
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(size=(3, 4)), r"params/kernel should be \(3, 4\), but is \(300, 400\)"),
+    (dict(less="bias"), r"params/bias should be absent, but is \(\)"),
+    (dict(more="scale"), r"params/scale should be \(\), but is absent"),
+  ],
+)
+def test_weights_of_another_model_are_refused(tmp_path, change, message):
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, _state(1), _iterator(), {})
+    checkpointer.wait()
+    params = dict(_target(**{k: v for k, v in change.items() if k == "size"}).params)
+    params.pop(change.get("less"), None)
+    params |= {change["more"]: params["bias"]} if "more" in change else {}
+    target = restore._result_alone(_target().replace(params=params))
+    with pytest.raises(UserError, match=message):
+      checkpointer.restore(1, target)
+
+
+def test_the_weights_are_not_taken_for_the_average(tmp_path):
+  """As if a damaged config.json did not say that there is one."""
+  state = _noisy(ema=True)
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, state, _iterator(), {})
+    checkpointer.wait()
+    target = restore._result_alone(_like(state.replace(ema=None)))
+    with pytest.raises(UserError, match="ema/params/bias should be absent"):
+      checkpointer.restore(1, target)
+
+
+def test_only_the_step_that_is_asked_for_is_verified(tmp_path, monkeypatch):
+  with Checkpointer(tmp_path / "c", keep_last=3) as checkpointer:
+    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.8)):
+      checkpointer.save(step, _state(step), _iterator(), {}, _scores(accuracy, 1.0))
+  hashed, sha256 = set(), checkpointing._sha256
+  step_of = lambda path: path.relative_to(tmp_path / "c").parts[0]
+  monkeypatch.setattr(
+    checkpointing, "_sha256", lambda path: (hashed.add(step_of(path)), sha256(path))[1]
+  )
+  with Checkpointer(tmp_path / "c", write=False) as checkpointer:
+    assert checkpointer.best_step == 2 and hashed == {"2"}
+  [damaged] = (tmp_path / "c" / "2" / "config").glob("metadata")
+  damaged.write_bytes(damaged.read_bytes() + b" ")
+  hashed.clear()
+  with Checkpointer(tmp_path / "c", write=False) as checkpointer:
+    assert checkpointer.best_step == 3 and hashed == {"2", "3"}
+
+
+OPEN = """
+import sys
+from vit_jax.training.checkpointing import Checkpointer
+Checkpointer(sys.argv[1]).close()
+"""
+
+
+@pytest.mark.parametrize("owner, name", [(checkpointing, "_defect"), (checkpointing, "_Manager")])
+def test_a_constructor_that_fails_gives_its_lock_back(tmp_path, monkeypatch, owner, name):
+  (tmp_path / "c" / "1").mkdir(parents=True)
+  threads = threading.active_count()
+  with monkeypatch.context() as patched:
+
+    def full(*arguments, **options):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+    patched.setattr(owner, name, full)
+    with pytest.raises(OSError, match="No space left") as caught:
+      Checkpointer(tmp_path / "c")
+  assert threading.active_count() == threads
+  # While the error, and what hangs on its frames, still lives.
+  done = subprocess.run(
+    [sys.executable, "-c", OPEN, str(tmp_path / "c")],
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  Checkpointer(tmp_path / "c").close()
+  assert caught.value.errno == errno.ENOSPC
+
+
+def test_closing_gives_the_lock_back_whatever_fails(tmp_path, monkeypatch):
+  def fails(self):
+    raise OSError(errno.EIO, "Input/output error")
+
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpointing._Manager, "close", fails)
+    with pytest.raises(OSError, match="Input/output"):
+      Checkpointer(tmp_path / "c").close()
+  Checkpointer(tmp_path / "c").close()
 
 
 def test_a_save_that_fails_says_so(tmp_path, monkeypatch):

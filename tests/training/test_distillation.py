@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning from a teacher: the loss written out, and runs taught by another run."""
 
+import dataclasses
+import json
 import shutil
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +14,18 @@ import optax
 import pytest
 import tiny_run as tiny
 
+from vit_jax import save_checkpoint
+from vit_jax.checkpoints import preprocessing, tree
 from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
 from vit_jax.models.registry import create_model
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import objectives, progress, teacher
+from vit_jax.training import objectives, progress, restore, teacher
+from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.plan import DistillPlan, make_plan
+from vit_jax.training.state import state_target
 from vit_jax.training.task import make_task
 
 SMALL = dict(patch_size=4, hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2, num_classes=10)
@@ -150,9 +157,168 @@ def test_a_taught_run_and_its_continuation(taught_by, tmp_path):
   shutil.copytree(tmp_path / "whole", tmp_path / "part")
   shutil.rmtree(tmp_path / "part" / "checkpoints" / "12")
   (tmp_path / "part" / "results.json").unlink()
+  # The run knows its teacher again, wherever it lies, and no other one.
+  config.distill.teacher = str(shutil.copytree(taught_by, tmp_path / "moved"))
+  fields = dict(tiny.config().model)
+  other = tmp_path / "other.npz"
+  model = create_model(fields.pop("name"), **fields, num_classes=10)
+  save_checkpoint(other, model, noisy(model, jnp.zeros((1, 8, 8, 1))))
+  replaced = tiny.config(**dict(config, distill=dict(teacher="ViT-Ti_16", checkpoint=str(other))))
+  before = (tmp_path / "part" / "config.json").read_text()
+  with pytest.raises(UserError, match="is not the teacher that this run has learned from"):
+    train_and_evaluate(replaced, tmp_path / "part")
+  assert (tmp_path / "part" / "config.json").read_text() == before
   continued = train_and_evaluate(config, tmp_path / "part")
   for split in ("val", "test", "test_raw"):
     assert continued[split] == whole[split]
+  # Its record is in config.json and in each checkpoint.
+  for folder in ("whole", "part"):
+    noted = restore.read_run(tmp_path / folder).teacher
+    (tmp_path / folder / "config.json").unlink()
+    assert restore.read_run(tmp_path / folder).teacher == noted
+    assert noted.step == 60 and noted.class_names == DIGITS
+
+
+@pytest.fixture(scope="module")
+def known(taught_by):
+  """What a run has noted that `taught_by` teaches, as it is read from its config.json."""
+  plan = make_plan(tiny.config(distill=dict(teacher=str(taught_by))))
+  record = teacher.load(plan, DIGITS).record
+  info = dataclasses.replace(restore.existing_run(taught_by), teacher=record)
+  return restore._from_dict(json.loads(json.dumps(info.to_dict())))
+
+
+def load(known, **distill):
+  return teacher.load(make_plan(tiny.config(distill=distill)), DIGITS, known)
+
+
+def as_file(taught_by, path, order=None, **changes):
+  """The teacher as a file of ours, with its classes in another order or other weights."""
+  model, variables, info = restore.load_run(taught_by)
+  names = info.class_names
+  flat = {k: np.asarray(v) for k, v in tree.from_variables(variables).items()}
+  flat |= {key: change(flat[key]) for key, change in changes.items()}
+  if order:
+    names = [names[k] for k in order]
+    flat |= {key: flat[key][..., list(order)] for key in ("head/kernel", "head/bias")}
+  variables = tree.to_variables(flat, scanned=False)
+  told = {"class_names": names, "input": preprocessing.to_metadata(info.preprocessing)}
+  save_checkpoint(path, model, variables, metadata=told, image_size=info.image_size)
+
+
+def test_the_same_teacher_goes_on_wherever_it_lies(taught_by, known, tmp_path):
+  file = tmp_path / "teacher.npz"
+  as_file(taught_by, file)
+  moved = shutil.copytree(taught_by, tmp_path / "moved")
+  assert load(known, teacher=str(moved)).record.digest == known.teacher.digest
+  plan = make_plan(tiny.config(distill=dict(teacher="ViT-Ti_16", checkpoint=str(file))))
+  record = teacher.load(plan, DIGITS).record
+  assert record.step is None and known.teacher.differences(record) == []
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_teacher_that_was_trained_further_is_another(taught_by, known, tmp_path, cache):
+  workdir = shutil.copytree(taught_by, tmp_path / "run")
+  info = restore.existing_run(workdir)
+  with Checkpointer(workdir / "checkpoints") as checkpointer:
+    state = checkpointer.restore(60, state_target(info.create_model(), info.plan, None))
+    state = state.replace(params=jax.tree.map(lambda x: x * 1.001, state.params))
+    data = iter(grain.MapDataset.range(9).to_iter_dataset())
+    checkpointer.save(90, state, data, {"run": info.to_dict()}, {"accuracy": 1.0, "loss": 0.1})
+  with pytest.raises(
+    UserError,
+    match=r"/run' is not the teacher that this run has learned from, for its weights "
+    r"\(of step 60 then, of step 90 now\) differ; set it to where that one is now, or use another "
+    r"workdir\.$",
+  ):
+    load(known, teacher=str(workdir), cache=cache)
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(order=(1, 0, *range(2, 10))), "its weights.* and its class names or their order differ"),
+    ({"head/bias": lambda x: np.nextafter(x, 1.0)}, r"for its weights \(of step 60 then, of"),
+  ],
+)
+def test_a_file_with_another_teacher_is_refused(taught_by, known, tmp_path, change, message):
+  file = tmp_path / "teacher.npz"
+  as_file(taught_by, file, **change)
+  with pytest.raises(UserError, match=message) as caught:
+    load(known, teacher="ViT-Ti_16", checkpoint=str(file))
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(model={"num_heads": 4}), r"its model \(num_heads 4 -> 2\) differ"),
+    (
+      dict(preprocessing=dict(mean=(0.4,))),
+      r"its preprocessing \(mean \[0.4\] -> \[0.5\]\) differ",
+    ),
+    (dict(class_names=("9", *DIGITS[1:])), r"for its class names or their order differ"),
+  ],
+)
+def test_the_same_weights_in_another_teacher_are_refused(taught_by, known, change, message):
+  [(field, value)] = change.items()
+  if isinstance(value, dict):
+    value = getattr(known.teacher, field) | value
+  record = dataclasses.replace(known.teacher, **{field: value})
+  with pytest.raises(UserError, match=message):
+    load(dataclasses.replace(known, teacher=record), teacher=str(taught_by))
+
+
+def test_what_another_version_knows_does_not_make_another_teacher(taught_by, known):
+  model = known.teacher.model | {"a_field_that_is_gone": 3}
+  del model["num_heads"]
+  record = dataclasses.replace(known.teacher, model=model)
+  assert load(dataclasses.replace(known, teacher=record), teacher=str(taught_by))
+
+
+def test_a_run_whose_teacher_is_gone_asks_where_it_is(known, tmp_path):
+  with pytest.raises(
+    UserError, match=r"/gone' is no work directory of a run any more \(if it has moved, name its"
+  ) as caught:
+    load(known, teacher=str(tmp_path / "gone"))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_an_older_version_takes_the_teacher_at_its_path(
+  taught_by, known, caplog, tmp_path
+):
+  config = tiny.config(distill=dict(teacher=str(taught_by)))
+  plan = make_plan(config)
+  old = {**known.to_dict(), "config": plan.to_dict()}
+  del old["teacher"]
+  old = restore._from_dict(json.loads(json.dumps(old)))
+  assert old.teacher is None
+  assert teacher.load(plan, DIGITS, old).record.digest == known.teacher.digest
+  [line] = [m for m in caplog.messages if "no record of its teacher" in m]
+  assert line.endswith(f"it goes on with what is at {taught_by} now")
+  restore.refuse_another_run(tmp_path, old, plan, DIGITS)
+  moved = dataclasses.replace(plan, distill=dataclasses.replace(plan.distill, teacher="/new"))
+  with pytest.raises(
+    UserError, match=r"-> '/new', of which an older version noted nothing but the"
+  ):
+    restore.refuse_another_run(tmp_path, old, moved, DIGITS)
+  new = dataclasses.replace(old, teacher=known.teacher)
+  restore.refuse_another_run(tmp_path, new, moved, DIGITS)
+  with pytest.raises(UserError, match=r"distill\.tau"):  # Whether there is one is not free.
+    restore.refuse_another_run(tmp_path, new, dataclasses.replace(plan, distill=None), DIGITS)
+
+
+def test_a_resized_teacher_is_known_by_what_is_not_resampled(taught_by, known):
+  """Resampling rounds as the processor does; a run may go on on another one."""
+  record = load(None, teacher=str(taught_by), image_size=16).record
+  assert record.preprocessing["size"] == (16, 16)
+  _, variables, _ = restore.load_run(taught_by)
+  flat = tree.from_variables(variables)
+  del flat["Transformer/posembed_input/pos_embedding"]
+  variables = tree.to_variables(flat, scanned=False)
+  found = dataclasses.replace(classifier.from_run(taught_by), variables=variables)
+  plain = teacher._describe(found, DistillPlan(teacher="")).digest
+  assert record.digest == plain != known.teacher.digest
 
 
 def test_cached_answers_are_the_teachers_of_whole_images(taught_by):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 import tiny_run as tiny
@@ -78,6 +79,22 @@ def test_a_run_can_be_read_while_it_saves(workdir, reads):
   finally:
     writer.kill()
     writer.wait()
+
+
+def test_loading_brings_the_weights_and_nothing_else(workdir, monkeypatch):
+  """Neither the optimizer's state, twice as large, nor what else a step of training needs."""
+  live_bytes = lambda: sum(x.nbytes for x in jax.live_arrays())
+  usual, grown = Checkpointer.restore, []
+
+  def restored(self, *arguments):
+    before = live_bytes()
+    state = usual(self, *arguments)
+    grown.append(live_bytes() - before)
+    return state
+
+  monkeypatch.setattr(Checkpointer, "restore", restored)
+  _, variables, _ = restore.load_run(workdir)
+  assert grown == [sum(x.nbytes for x in jax.tree.leaves(variables))]
 
 
 def _meanwhile(monkeypatch, owner, name, action):

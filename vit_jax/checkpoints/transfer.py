@@ -130,10 +130,10 @@ class _Partial:
     """Yields what there is of `target`, for this process alone; keeps what can be resumed."""
     lock, path = (target.with_name(target.name + suffix) for suffix in (".lock", ".part"))
     state = _acquire(lock)
-    if not state:  # Then a name that nobody else has keeps processes apart.
-      path = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    partial = cls(path, state or io.StringIO())
     with state or contextlib.nullcontext():
+      if not state:  # Then a name that nobody else has keeps processes apart.
+        path = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+      partial = cls(path, state or io.StringIO())
       try:
         yield partial
       finally:

@@ -83,24 +83,35 @@ class Checkpointer:
     self._pending: int | None = None  # The step that Orbax is writing,
     self._sealing: int | None = None  # and the one whose files are being hashed.
     self._hashing: concurrent.futures.Future | None = None
-    self._threads = concurrent.futures.ThreadPoolExecutor(1)
-    self._lock = _lock(self._directory) if write else None
     self._scores: dict[int, dict[str, float]] = {}  # Of the steps that this process saved.
     self._defects: dict[int, str | None] | None = None if write else {}  # Of the steps checked.
-    # Of several processes one clears away; the others wait in Orbax's constructor.
-    if write and jax.process_index() == 0:
-      for step in sorted(step_numbers(self._directory)):
-        directory = self._directory / str(step)
-        if (reason := _defect(directory)) is not None:
-          _report(directory, reason)
-          _clear_away(directory, reason)
+    with contextlib.ExitStack() as opened:  # Given back if what comes after it fails.
+      if write and (lock := _lock(self._directory)) is not None:
+        opened.callback(os.close, lock)
+      self._threads = concurrent.futures.ThreadPoolExecutor(1)
+      opened.callback(self._threads.shutdown)
+      # Of several processes one clears away; the others wait in Orbax's constructor.
+      if write and jax.process_index() == 0:
+        self._clear_away_unusable()
+      self._manager = self._open_manager(keep_last, keep_every, write)
+      opened.callback(self._manager.close)
+      self._opened = opened.pop_all()
+
+  def _clear_away_unusable(self) -> None:
+    for step in sorted(step_numbers(self._directory)):
+      directory = self._directory / str(step)
+      if (reason := _defect(directory)) is not None:
+        _report(directory, reason)
+        _clear_away(directory, reason)
+
+  def _open_manager(self, keep_last: int, keep_every: int, write: bool) -> _Manager:
     kept = [
       checkpoint_managers.LatestN(keep_last),
       checkpoint_managers.BestN(get_metric_fn=self._rank, n=1),
     ]
     if keep_every:
       kept.append(checkpoint_managers.EveryNSteps(keep_every))
-    self._manager = _Manager(
+    return _Manager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=write,
@@ -263,6 +274,7 @@ class Checkpointer:
     Args:
       step: one of `steps`.
       target: the state's structure, as `jax.ShapeDtypeStruct`s with the shardings to restore to.
+        Without `opt_state` only the parts that it has are read.
       iterator: a Grain iterator, set to the saved position in place.
 
     Raises:
@@ -272,14 +284,17 @@ class Checkpointer:
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     try:
-      restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+      if target.opt_state is None:
+        state = _read_parts(self._directory / str(step) / "state", _parts(target))
+      else:
+        state = self._manager.restore(step, args=ocp.args.Composite(**items)).state
     except ValueError as error:  # Its files are intact, so the structure must differ.
       reason = str(error).strip().splitlines()[0]
       raise UserError(
         f"{self._directory / str(step)} does not fit this model and optimizer ({reason}); "
         f"use another workdir."
       ) from error
-    return target.replace(**restored.state)
+    return target.replace(**state)
 
   def saved(self, step: int) -> dict[str, Any]:
     """The config given to `save` for a usable step."""
@@ -288,18 +303,41 @@ class Checkpointer:
 
   def close(self) -> None:
     """Completes the last save."""
-    try:
+    with self._opened:
       self.wait()
-    finally:
-      self._manager.close()
-      self._threads.shutdown()
-      if self._lock is not None:
-        os.close(self._lock)
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
   """What a state consists of; an average that is not kept leaves no trace."""
   return {name: value for name, value in vars(state).items() if value is not None}
+
+
+def _read_parts(directory: epath.Path, target: Mapping[str, Any]) -> dict[str, Any]:
+  """Reads these parts of a saved state, and not its others.
+
+  The manager, which has saved the whole state, would not take arguments of another kind for it.
+
+  Raises:
+    ValueError: the parts have other arrays than `target`.
+  """
+  handler = ocp.PyTreeCheckpointHandler()
+  saved = handler.metadata(directory).tree
+  # Orbax would give back what it does not find as it was asked for. And whoever does not ask for
+  # the average, although there is one, would take other weights than the result.
+  expected, found = _shapes(target), _shapes({k: saved[k] for k in {*target, "ema"} & {*saved}})
+  if differing := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
+    k = differing[0]
+    raise ValueError(f"{k} should be {expected.get(k, 'absent')}, but is {found.get(k, 'absent')}")
+  args = ocp.args.PyTreeRestore(
+    target, ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+  )
+  with ocp.Checkpointer(handler) as reader:
+    return reader.restore(directory, args=args)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  arrays, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(k, simple=True, separator="/"): tuple(x.shape) for k, x in arrays}
 
 
 def _lock(directory: epath.Path) -> int | None:

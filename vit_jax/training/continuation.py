@@ -1,10 +1,11 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a plan may continue a saved run: which keys may differ, and which differ."""
+"""Whether a plan may continue a saved run: which keys may differ, which differ; and its teacher."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -28,9 +29,48 @@ _FREE = (
 
 # Directories: where they are resolved to counts, not how they are written.
 _PATHS = ("dataset", "pretrained_dir", "checkpoint", "distill.teacher")
+_TEACHER = ("distill.teacher", "distill.checkpoint")
 
 
-def differences(saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class TeacherRecord:
+  """What a run notes of its teacher, which may move but not be another one.
+
+  Attributes:
+    digest: SHA-256 of its parameters.
+    model: its module's class and those fields that decide what it computes.
+    class_names: in the order of its logits; empty if its file does not name them.
+    preprocessing: how it sees images.
+    step: of the run that has trained it; None for a file.
+  """
+
+  digest: str
+  model: dict[str, Any]
+  class_names: tuple[str, ...]
+  preprocessing: dict[str, Any]
+  step: int | None = None
+
+  def differences(self, now: TeacherRecord) -> list[str]:
+    """What makes `now` another teacher, in words; empty if it is the same, wherever it lies."""
+    found = []
+    if self.digest != now.digest:
+      steps = f" (of step {self.step} then, of step {now.step} now)"
+      found.append("its weights" + (steps if self.step != now.step else ""))
+    if self.class_names and now.class_names and self.class_names != now.class_names:
+      found.append("its class names or their order")
+    for name, old, new in (
+      ("model", self.model, now.model),
+      ("preprocessing", self.preprocessing, now.preprocessing),
+    ):
+      # Written alike, and only what both versions know of.
+      old, new = ({k: json.dumps(v) for k, v in side.items()} for side in (old, new))
+      found += [f"its {name} ({k} {v} -> {new[k]})" for k, v in old.items() if new.get(k, v) != v]
+    return found
+
+
+def differences(
+  saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True, knows_teacher: bool = False
+) -> list[str]:
   """Names the keys that keep `plan` from continuing a run that was saved as `saved`.
 
   `total_steps` may be raised where the learning rate does not depend on it (constant or rsqrt
@@ -41,6 +81,7 @@ def differences(saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True) 
     plan: that is to continue it.
     recorded: whether the run has a record of its files; then that tells whether another directory
       holds the same data set.
+    knows_teacher: whether the run has a record of its teacher, which then may lie elsewhere.
 
   Returns:
     One `key (saved value -> value now)` for each that differs; empty if the run may continue.
@@ -49,16 +90,20 @@ def differences(saved: Mapping[str, Any], plan: Plan, *, recorded: bool = True) 
   old, new = _flatten(Plan.from_dict(saved).to_dict()), _flatten(plan.to_dict())
   differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
   moved = recorded and os.path.isdir(plan.dataset)
+  taught = knows_teacher and plan.distill is not None
   differing = [
     k
     for k in differing
     if not (k == "dataset" and moved)
+    and not (k in _TEACHER and taught)
     and not (k in _PATHS and is_same_place(old.get(k) or "", new.get(k) or ""))
   ]
   extendable = plan.decay_type in ("constant", "rsqrt") and not plan.cooldown_steps
   if extendable and plan.total_steps >= old.get("total_steps", 0):
     differing = [k for k in differing if k != "total_steps"]
-  return [f"{k} ({old.get(k)!r} -> {new.get(k)!r})" for k in differing]
+  hint = ", of which an older version noted nothing but the path: put it back there"
+  hints = dict.fromkeys(_TEACHER, hint) if plan.distill and old.get("distill.teacher") else {}
+  return [f"{k} ({old.get(k)!r} -> {new.get(k)!r}{hints.get(k, '')})" for k in differing]
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

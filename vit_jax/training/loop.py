@@ -119,7 +119,7 @@ def _run(
   dataset = data.dataset
   train, val, test = (data.sources.get(split) for split in ("train", "val", "test"))
 
-  task = make_task(plan, dataset.class_names)
+  task = make_task(plan, dataset.class_names, earlier)
   num_classes = len(dataset.class_names)
   model, variables = build.build_model(plan, num_classes, earlier, dataset.class_names)
   multiscale.check(model, plan.pp)
@@ -132,7 +132,8 @@ def _run(
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
   evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
   info = restore.describe_run(
-    plan, model, dataset.class_names, parameters, data.record, evaluator.metric
+    *(plan, model, dataset.class_names, parameters, data.record, evaluator.metric),
+    teacher=task.teacher and task.teacher.record,
   )
   for line in run_data.summary(data, plan, parameters):
     log.info(line)

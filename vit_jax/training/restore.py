@@ -23,7 +23,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.training import checkpointing, continuation, data_record, files
 from vit_jax.training import plan as plan_lib
-from vit_jax.training.state import state_target
+from vit_jax.training.state import TrainState, state_target
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class RunInfo:
     parameters: how many the model has.
     data: what `data_record` describes of the splits; None in a run from before the record.
     metric: the score that `keep_best_metric="accuracy"` ranks checkpoints by.
+    teacher: whom it learns from; None without one, and in a run from before this record.
     step: the step that was loaded; None in the file.
     metrics: validation metrics of that step; None if it was not evaluated.
   """
@@ -58,6 +59,7 @@ class RunInfo:
   parameters: int
   data: dict[str, Any] | None = None
   metric: str = "accuracy"
+  teacher: continuation.TeacherRecord | None = None
   step: int | None = None
   metrics: dict[str, float] | None = None
 
@@ -99,6 +101,7 @@ def describe_run(
   parameters: int,
   record: data_record.Record,
   metric: str = "accuracy",
+  teacher: continuation.TeacherRecord | None = None,
 ) -> RunInfo:
   """Describes a run that is about to start."""
   return RunInfo(
@@ -111,6 +114,7 @@ def describe_run(
     parameters=parameters,
     data=record.describe(),
     metric=metric,
+    teacher=teacher,
   )
 
 
@@ -177,13 +181,16 @@ def _from_dict(content: dict[str, Any] | None) -> RunInfo:
     json.dumps(content, allow_nan=False)  # Raises ValueError for NaN and infinity.
     if (data := content.get("data")) is not None:
       data_record.check_described(data)
-    config = content["config"]
+    config, teacher = content["config"], content.get("teacher")
+    if teacher is not None:
+      teacher = keys.read(continuation.TeacherRecord, teacher, "teacher.", saved=True)
     info = RunInfo(
       **{
         **content,
         "class_names": _tuples(content)["class_names"],
         "preprocessing": plan_lib.Plan.from_dict(config).pp,
         "model_fields": _tuples(content["model_fields"]),
+        "teacher": teacher,
       }
     )
     # Said twice, so that a damaged one shows.
@@ -251,7 +258,9 @@ def refuse_another_run(
 ) -> None:
   """Raises UserError unless a plan continues the run that was started in a work directory."""
   has_files = bool(earlier.data and earlier.data["digest"])
-  differing = continuation.differences(earlier.config, plan, recorded=has_files)
+  differing = continuation.differences(
+    earlier.config, plan, recorded=has_files, knows_teacher=earlier.teacher is not None
+  )
   if earlier.class_names != class_names:
     differing.append("the class names of the data set")
   if differing:
@@ -277,7 +286,8 @@ def load_run(
     UserError: if there is no run, or no usable checkpoint.
   """
   info = existing_run(workdir)
-  model, plan = info.create_model(), info.plan
+  model = info.create_model()
+  target = _result_alone(state_target(model, info.plan, None))
   directory = epath.Path(workdir).expanduser() / CHECKPOINTS
   if not directory.is_dir():
     raise UserError(f"{workdir} has no checkpoint yet; train until the first one is saved.")
@@ -287,10 +297,17 @@ def load_run(
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
     metrics = checkpointer.metrics(step) or None
-    return checkpointer.restore(step, state_target(model, plan, None)).result, step, metrics
+    return checkpointer.restore(step, target).result, step, metrics
 
   variables, step, metrics = checkpointing.read_steps(directory, read, metric=info.best_by)
   return model, variables, dataclasses.replace(info, step=step, metrics=metrics)
+
+
+def _result_alone(state: TrainState) -> TrainState:
+  """A state that has `result` and nothing else, so that nothing else is read."""
+  parts = ("params", "collections") if state.ema is None else ("ema",)
+  nothing = dict.fromkeys(vars(state))
+  return TrainState(**{**nothing, **{name: getattr(state, name) for name in parts}})
 
 
 def has_checkpoints(workdir: str | os.PathLike) -> bool:

@@ -25,6 +25,7 @@ from vit_jax.models import deit
 from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
+from vit_jax.training.restore import RunInfo
 
 
 class Evaluator(Protocol):
@@ -45,10 +46,12 @@ class Task:
   Attributes:
     captions: makes the texts of training examples; None where there are none.
     fixed: variables that the objective needs and training does not change; None for none.
+    teacher: whom the model learns from; None for nobody.
   """
 
   captions: text.Captions | None
   fixed: Any = None
+  teacher: teacher_lib.Teacher | None = None
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     """What a training step minimises."""
@@ -69,11 +72,16 @@ class Task:
     return {}
 
 
-def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
+def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = None) -> Task:
   """The task of a plan on a data set with these classes.
 
+  Args:
+    plan: the run's.
+    class_names: of the data set.
+    earlier: the run that is being continued, whose teacher must be the same.
+
   Raises:
-    UserError: the classes' names, their templates or the vocabulary cannot be used.
+    UserError: the classes' names, their templates, the vocabulary or the teacher cannot be used.
   """
   if plan.text is None:
     if not class_names:
@@ -81,7 +89,8 @@ def make_task(plan: Plan, class_names: Sequence[str]) -> Task:
         f"{plan.dataset} has texts and no classes; train a model of two towers (configs/lit.py)."
       )
     if plan.distill:
-      return Distillation(plan, len(class_names), teacher_lib.load(plan, tuple(class_names)))
+      teacher = teacher_lib.load(plan, tuple(class_names), earlier)
+      return Distillation(plan, len(class_names), teacher)
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
   if not class_names:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import logging
 import os
 from typing import Any
 
@@ -15,15 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.checkpoints import pretrained
+from vit_jax.checkpoints import grids, pretrained, tree
 from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
 from vit_jax.models import registry
-from vit_jax.models.lit import TwoTowers
-from vit_jax.training import losses, sharding
+from vit_jax.training import losses, restore, sharding
 from vit_jax.training import mesh as mesh_lib
+from vit_jax.training.continuation import TeacherRecord
 from vit_jax.training.plan import DistillPlan, Plan
+from vit_jax.training.restore import RunInfo
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +38,13 @@ class Teacher:
   Attributes:
     model, variables: the module and what it has learned, as NumPy arrays.
     preprocessing: how it has seen images.
+    record: how a run that continues knows it again.
   """
 
   model: nn.Module
   variables: Any
   preprocessing: transforms.Preprocessing
+  record: TeacherRecord | None = None
 
   def __call__(self, variables: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
     """What it says of a student's images, in 0..255: float32 logits [batch, classes].
@@ -90,43 +97,90 @@ class Teacher:
     return found
 
 
-def load(plan: Plan, class_names: tuple[str, ...]) -> Teacher:
+def load(plan: Plan, class_names: tuple[str, ...], earlier: RunInfo | None = None) -> Teacher:
   """Loads the teacher of a plan.
 
+  Args:
+    plan: the student's.
+    class_names: of the student's data set.
+    earlier: the run that is being continued; its teacher may have moved, but must be the same.
+
   Raises:
-    UserError: it cannot be loaded, or knows other classes or colours than the student.
+    UserError: it cannot be loaded, is another than the run's, or knows other classes or colours
+      than the student.
   """
-  found = _find(plan.distill)
+  name = plan.distill.teacher
+  found = _find(plan.distill, continues=earlier is not None)
+  found = dataclasses.replace(found, variables=jax.device_get(found.variables))
+  record = _describe(found, plan.distill)
+  if earlier is not None and earlier.teacher is None:
+    log.warning(
+      "the run has no record of its teacher, since it was started by an older version; it goes on "
+      "with what is at %s now",
+      name,
+    )
+  elif earlier is not None and (differing := earlier.teacher.differences(record)):
+    raise UserError(
+      f"config.distill.teacher={name!r} is not the teacher that this run has learned from, for "
+      f"{' and '.join(differing)} differ; set it to where that one is now, or use another workdir."
+    )
   classifier.refuse_other_classes(found, class_names, plan.dataset, "the teacher")
   spec = found.preprocessing
   if spec.channels < plan.pp.channels:
     raise UserError(
-      f"config.distill.teacher={plan.distill.teacher!r} sees grey images and the student colours; "
-      "name another, or set config.pp.channels=1."
+      f"config.distill.teacher={name!r} sees grey images and the student colours; name another, or "
+      "set config.pp.channels=1."
     )
-  return Teacher(found.model, jax.device_get(found.variables), spec)
+  return Teacher(found.model, found.variables, spec, record)
 
 
-def _find(distill: DistillPlan) -> classifier.Classifier:
+def _describe(found: classifier.Classifier, distill: DistillPlan) -> TeacherRecord:
+  """What tells a teacher from another one, and not how it is stored or computed."""
+  arrays = tree.from_variables(found.variables)
+  if distill.image_size:  # Resampled, by products of matrices that differ between processors.
+    tables = (grids.POSITIONS, grids.ROWS, grids.COLUMNS)
+    arrays = {k: v for k, v in arrays.items() if k not in tables and not grids.RELATIVE.search(k)}
+  digest = hashlib.sha256()
+  for path, array in sorted(arrays.items()):
+    digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).view(np.uint8))
+  fields = registry.fields_of(found.model)
+  spec = found.preprocessing
+  seen = {"size": spec.size, "channels": spec.channels, "mean": spec.mean, "std": spec.std}
+  if distill.cache:  # Otherwise the student's images are resized to its size, and no more.
+    rest = ("eval_resize", "resized", "crop_offset", "interpolation", "antialias")
+    seen |= {key: getattr(spec, key) for key in rest}
+  return TeacherRecord(
+    digest=digest.hexdigest(),
+    model={"class": type(found.model).__name__}
+    | {k: v for k, v in fields.items() if k not in pretrained.HOW_COMPUTED and "_rate" not in k},
+    class_names=found.class_names if found.named else (),
+    preprocessing=seen,
+    step=found.run[0].step if found.run else None,
+  )
+
+
+def _find(distill: DistillPlan, *, continues: bool) -> classifier.Classifier:
   name, size = distill.teacher, distill.image_size
-  is_run = os.path.isdir(name) or "://" in name
-  if not is_run:
-    try:
-      two_towers = registry.get_entry(name).text
-    except UserError as error:
-      raise UserError(
-        f"config.distill.teacher={name!r} is no work directory of a run, and {error}"
-      ) from error
-    if not two_towers:
-      return classifier.from_checkpoint(name, distill.checkpoint, size)
-  found = classifier.from_run(name) if is_run else None
-  if found is None or isinstance(found.model, TwoTowers):
+  run = restore.existing_run(name) if os.path.isdir(name) or "://" in name else None
+  try:
+    two_towers = run.plan.text if run else registry.get_entry(name).text
+  except UserError as error:
+    hint = " any more (if it has moved, name its new place)" if continues else ""
+    raise UserError(
+      f"config.distill.teacher={name!r} is no work directory of a run{hint}, and {error}"
+    ) from error
+  if two_towers:
     raise UserError(f"config.distill.teacher={name!r} has two towers; name a classifier.")
-  if size and found.preprocessing.size != (size, size):
-    model, variables = pretrained.from_pretrained(found.name, name, image_size=size)
-    spec = found.preprocessing.at(size)
-    found = dataclasses.replace(found, model=model, variables=variables, preprocessing=spec)
-  return found
+  if not run:
+    return classifier.from_checkpoint(name, distill.checkpoint, size)
+  if not size or run.image_size == (size, size):
+    return classifier.from_run(name)
+  model, variables = pretrained.from_pretrained(run.model_name, name, image_size=size)
+  spec = run.preprocessing.at(size)
+  return classifier.Classifier(
+    run.model_name, model, variables, spec, run.class_names, run=(run, name)
+  )
 
 
 def comparison(plan: DistillPlan):
