@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.keys import Key
-from vit_jax.models import registry
+from vit_jax.models import registry, timm_names
 from vit_jax.training import plan as plan_lib
 
 
@@ -242,6 +242,10 @@ def find_model(short: str, prefix: str = "") -> str:
     return names[short]
   if short in models:
     return short
-  elsewhere = registry.called_elsewhere(short, {name: short for short, name in names.items()})
-  hint = elsewhere or nearest(short, tuple(names)) or f"; choose from {', '.join(names)}."
+  if ours := timm_names.ours(short):
+    spelled = next((repr(key) for key, name in names.items() if name == ours), None)
+    where = f"here it is called {spelled}" if spelled else f"it is {ours!r}, of another family"
+    raise UserError(f"there is no model {short!r} in this configuration; {where}.")
+  few = f"; choose from {', '.join(names)}." if len(names) < 15 else None
+  hint = nearest(short, tuple(names)) or few or "; `vit-jax models` lists them all."
   raise UserError(f"there is no model {short!r} in this configuration{hint}")

@@ -71,7 +71,7 @@ BELOW_1 = Range(0, 1, open=")")
 def out_of_range(name: str, value: Any, values: Range, advice: str = "") -> str:
   """The sentence on a value out of range; `advice` ends it."""
   numbers = value if isinstance(value, tuple) else (value,)
-  finite = "" if all(abs(number) < math.inf for number in numbers) else ", and a finite number"
+  finite = "" if all(abs(number) < math.inf for number in numbers) else ", and be a finite number"
   return f"{name}={value!r} should {values}{finite}{advice}."
 
 
@@ -219,6 +219,8 @@ def closest(path: str, known: Iterable[str]) -> str:
 def section(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
   """Returns a copy of a section of a config; empty if it is absent or None."""
   inner = keys.get(name)
+  if hasattr(inner, "to_dict"):  # A ConfigDict in a dict.
+    inner = inner.to_dict()
   if inner is not None and not isinstance(inner, Mapping):
     raise UserError(
       f"config.{name} should be a ConfigDict of its own keys, but is {inner!r}; "

@@ -61,8 +61,8 @@ NAN, INF = float("nan"), float("inf")
     (dict(grad_norm_clip=-1.0), r"grad_norm_clip=-1.0 should be positive; 0 turns clipping off"),
     (dict(seed=-1), r"seed=-1 should be in \[0, 2147483647\]"),
     (dict(seed=2**31), r"seed=2147483648 should be in"),
-    (dict(base_lr=NAN), r"base_lr=nan should not be negative, and a finite number"),
-    (dict(base_lr=INF), r"base_lr=inf should not be negative, and a finite number"),
+    (dict(base_lr=NAN), r"base_lr=nan should not be negative, and be a finite number"),
+    (dict(base_lr=INF), r"base_lr=inf should not be negative, and be a finite number"),
     (dict(base_lr=-0.1), r"base_lr=-0.1 should not be negative\."),
     (dict(mixup=NAN), r"mixup=nan should not be negative"),
     (dict(ema_decay=NAN), r"ema_decay=nan should be in \(0, 1\)"),
@@ -270,6 +270,15 @@ def test_a_command_line_turns_off_what_a_recipe_sets():
   assert make_plan(tiny.config(distill=dict(teacher="none", tau=2.0))).distill is None
   distill = make_plan(tiny.config(distill=dict(teacher="BiT-R50x1", image_size=0))).distill
   assert distill.image_size is None
+
+
+def test_a_config_is_a_mapping_of_whatever_kind():
+  keys = tiny.config().to_dict()
+  mixed = {**keys, "pp": ml_collections.ConfigDict(keys["pp"]), "model": tiny.config().model}
+  assert make_plan(mixed) == make_plan(keys) == make_plan(tiny.config())
+  for wrong in (None, 3, "digits"):
+    with pytest.raises(UserError, match=f"should be a ConfigDict or a dict, but is {wrong!r}"):
+      make_plan(wrong)
 
 
 def test_every_number_of_the_plan_has_a_range():

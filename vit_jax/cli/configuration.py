@@ -14,7 +14,7 @@ from ml_collections import config_dict
 from vit_jax.cli import own_config
 from vit_jax.configs import common
 from vit_jax.errors import UserError, nearest
-from vit_jax.keys import NONE, Key, closest, declared
+from vit_jax.keys import NONE, Key, closest, declared, flat
 from vit_jax.training import plan, synonyms
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,9 @@ def _order(key: str) -> tuple[bool, bool, int]:
 def _set(config: ml_collections.ConfigDict, path: str, text: str) -> None:
   """Sets a key to what is written for it."""
   known, own = plan.declared_keys(config), known_keys(config)  # A file may have other keys.
-  is_ours = path in known or (path in own and not path.startswith("model."))
-  if not is_ours:
+  if path not in known and (path not in own or path.startswith("model.")):
     remedy = synonyms.in_our_words(path, known)
-    if path.split(".")[0] in plan.TWO_TOWERS:
+    if path in flat(plan.Plan):
       remedy = "only models of two towers read it: use configs/lit.py"
     end = f"; {remedy}." if remedy else closest(path, [*known, *own])
     raise UserError(f"there is no config key {path!r}{end}")
@@ -128,7 +127,9 @@ def _set(config: ml_collections.ConfigDict, path: str, text: str) -> None:
   try:
     value = (known.get(path) or _own_key(path, usual)).parse(text)
   except ValueError as error:
-    raise UserError(f"--config.{path}={text} {error}.") from None
+    such = [key for key in known if key.startswith(f"{path}.")]
+    advice = f"; set its keys, such as --config.{such[0]}=VALUE" if is_section and such else ""
+    raise UserError(f"--config.{path}={text} {error}{advice}.") from None
   if is_section or isinstance(value, Mapping):
     value = ml_collections.ConfigDict(value or {})
   with section.ignore_type(), section.unlocked():

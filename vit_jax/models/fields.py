@@ -27,7 +27,10 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 RANGES = (
   ("*_rate", keys.BELOW_1),
   ("*_eps", keys.POSITIVE),
-  *((field, keys.AT_LEAST_0) for field in ("num_classes", "final_width", "trained_windows")),
+  *(
+    (field, keys.AT_LEAST_0)
+    for field in ("num_classes", "final_width", "num_residuals", "trained_windows")
+  ),
   *((field, keys.POSITIVE) for field in ("width_factor", "mlp_ratio", "expansion")),
   ("temperature_init", keys.POSITIVE),
   ("*_init", keys.FINITE),

@@ -38,15 +38,10 @@ def resolve_name(name: str) -> str:
   raise UserError(f"there is no model {name!r}{called_elsewhere(name) or hint}")
 
 
-def called_elsewhere(name: str, spelled: Mapping[str, str] | None = None) -> str:
-  """The end of a sentence on an unknown model, if timm or the Hub call one of ours so.
-
-  Args:
-    name: that is unknown.
-    spelled: what to call our models, where that is not their names.
-  """
+def called_elsewhere(name: str) -> str:
+  """The end of a sentence on an unknown model, if timm or the Hub call one of ours so."""
   ours = timm_names.ours(name)
-  return f"; here it is called {(spelled or {}).get(ours, ours)!r}." if ours else ""
+  return f"; here it is called {ours!r}." if ours else ""
 
 
 def augreg_filename(name: str) -> str:

@@ -281,6 +281,8 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     UserError: for a key that is unknown, of the wrong type, missing, without effect, or out of
       range. The message names the key.
   """
+  if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+    raise UserError(f"the config should be a ConfigDict or a dict, but is {config!r:.60}.")
   keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
   keys_lib.refuse_removed(keys, synonyms.REMOVED)
   model = _read_model(keys_lib.section(keys, "model"), keys.get("model_or_filename"))
@@ -305,7 +307,7 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
   return plan
 
 
-TWO_TOWERS = ("text", "init", "contrastive_loss")  # What only models of two towers have.
+_TWO_TOWERS = ("text", "init", "contrastive_loss")  # What only models of two towers have.
 
 
 def declared_keys(config: Mapping[str, Any]) -> dict[str, keys_lib.Key]:
@@ -327,7 +329,7 @@ def declared_keys(config: Mapping[str, Any]) -> dict[str, keys_lib.Key]:
   name = model.get("name") or config.get("model_or_filename")
   entry = registry.get_entry(name) if isinstance(name, str) else None
   if entry is None or not entry.text:
-    declared = {k: v for k, v in declared.items() if k.split(".")[0] not in TWO_TOWERS}
+    declared = {k: v for k, v in declared.items() if k.split(".")[0] not in _TWO_TOWERS}
   for path, hint in () if entry is None else registry.field_types(entry, model).items():
     # None means what the weights' own file or the registry has. To some fields "none" is a word.
     nones = keys_lib.NONE[:2] if hint is str else keys_lib.NONE
