@@ -33,6 +33,7 @@ RANGES = (
   ),
   *((field, keys.POSITIVE) for field in ("width_factor", "mlp_ratio", "expansion")),
   ("temperature_init", keys.POSITIVE),
+  ("patch_size", keys.Range(1, words="be at least 1: pass positive numbers")),
   ("*_init", keys.FINITE),
   ("*", keys.AT_LEAST_1),
 )
