@@ -2,19 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all configurations share: every key that training reads, with the ancestor's values.
 
-A key that is not here can't be set on the command line; a key here that a run doesn't use is an
-error before its first step. Optional values are placeholders, so that they can be overridden.
+`complete` adds the other keys of `vit_jax.training.plan.Plan`, as placeholders: None leaves a key
+as it is by default. A key that is set where a run doesn't use it is an error before its first step.
 """
 
-import dataclasses
 import re
-from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.models import registry
+from vit_jax.keys import Key
+from vit_jax.models import registry, timm_names
+from vit_jax.training import plan as plan_lib
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -88,7 +89,42 @@ def get_config() -> ml_collections.ConfigDict:
   config.baseline = config_dict.placeholder(str)  # "1-nn" with dataset="digits".
   # The ancestor's; unused, since shuffling is global here. Kept so that its users' scripts run.
   config.shuffle_buffer = config_dict.placeholder(int)
+  return complete(config)
+
+
+def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Adds the keys that a config leaves out, of the plan and of its model; returns the config.
+
+  They are placeholders, which mean the same as a key that is not there. The exception are keys for
+  which None would be another value than their default (`grad_norm_clip`): they get the default.
+
+  Raises:
+    UserError: there is no such model.
+  """
+  with config.unlocked():
+    for path, key in plan_lib.declared_keys(config).items():
+      *sections, name = path.split(".")
+      section = config
+      for part in sections:
+        if section.get(part) is None:
+          if part in section:
+            del section[part]  # A reference would not let it become a section.
+          section[part] = ml_collections.ConfigDict()
+        section = section[part]
+        if not isinstance(section, ml_collections.ConfigDict):
+          break  # `make_plan` says that it should be a section.
+      else:
+        if name not in section:
+          section[name] = _placeholder(key)
   return config
+
+
+def _placeholder(key: Key) -> Any:
+  """A field that can be set to what the key takes."""
+  if key.kind() is object:  # A reference would keep a dict from becoming a section.
+    return None
+  usual = key.default if isinstance(key.default, int | float | str) and key.nones else None
+  return config_dict.FieldReference(usual, field_type=key.kind())
 
 
 # What belongs to the data set that a preset names, and goes with it when another one is named; of
@@ -152,6 +188,7 @@ def set_imagenet_from_scratch(
   config.pp.antialias = True
   config.eval_every = 5_000
   config.checkpoint_every = 5_000
+  complete(config)
 
 
 def digits_config() -> ml_collections.ConfigDict:
@@ -172,7 +209,7 @@ def digits_config() -> ml_collections.ConfigDict:
   config.optim_dtype = "float32"
   config.progress_every = 100
   config.baseline = "1-nn"
-  return config
+  return complete(config)
 
 
 def short_name(name: str) -> str:
@@ -188,45 +225,8 @@ def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
   Those that are not overridden are placeholders: None follows the weights' own file (its
   activation, say), then the registry's row for the name, whichever name is set.
   """
-  entry = registry.get_entry(name)
-  config = ml_collections.ConfigDict({"name": entry.name})
-  if entry.text:
-    for tower in ("img", "txt"):
-      config[tower] = _tower_config(entry.config[tower], overrides.get(tower, {}))
-  _add_fields(config, entry.module, entry.config, overrides)
-  return config
-
-
-# What fields hold whose default does not tell: None, or a type.
-_KINDS = {"dtype": str, "representation_size": int, "bias_init": float, "layer_scale_init": float}
-
-
-def _add_fields(
-  config: ml_collections.ConfigDict, module: type, usual: Mapping, given: Mapping
-) -> None:
-  """Adds the fields of a module; the classes come from the data set, unless a row has them."""
-  for field in dataclasses.fields(module):
-    if field.name in ("parent", "name") or field.name in config:
-      continue
-    if field.name == "num_classes" and "num_classes" not in usual:
-      continue
-    config[field.name] = given.get(field.name)
-    if config[field.name] is None:
-      kind = _KINDS.get(field.name, type(usual.get(field.name, field.default)))
-      config[field.name] = config_dict.placeholder(kind)
-
-
-def _tower_config(usual: Mapping, given: Mapping) -> ml_collections.ConfigDict:
-  """All fields of a tower. `num_classes` is the width of its embedding, 0 for that of a token."""
-  name = given.get("name", usual["name"])
-  if name in registry.TEXT_TOWERS:
-    module, config = registry.TEXT_TOWERS[name]
-  else:
-    entry = registry.get_entry(name)
-    module, config = entry.module, entry.config
-  tower = ml_collections.ConfigDict({"name": given.get("name") or config_dict.placeholder(str)})
-  _add_fields(tower, module, {**config, **usual}, given)
-  return tower
+  config = {"name": registry.get_entry(name).name, **overrides}
+  return complete(ml_collections.ConfigDict({"model": config})).model
 
 
 def find_model(short: str, prefix: str = "") -> str:
@@ -242,5 +242,10 @@ def find_model(short: str, prefix: str = "") -> str:
     return names[short]
   if short in models:
     return short
-  hint = nearest(short, tuple(names)) or f"; choose from {', '.join(names)}."
+  if ours := timm_names.ours(short):
+    spelled = next((repr(key) for key, name in names.items() if name == ours), None)
+    where = f"here it is called {spelled}" if spelled else f"it is {ours!r}, of another family"
+    raise UserError(f"there is no model {short!r} in this configuration; {where}.")
+  few = f"; choose from {', '.join(names)}." if len(names) < 15 else None
+  hint = nearest(short, tuple(names)) or few or "; `vit-jax models` lists them all."
   raise UserError(f"there is no model {short!r} in this configuration{hint}")

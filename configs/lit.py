@@ -57,7 +57,7 @@ def get_config(arg: str = "b16b2") -> ml_collections.ConfigDict:
   config.base_lr = 1e-3
   config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 1e-4})
   config.eval_every = 1_000
-  return config
+  return common.complete(config)
 
 
 def _add_text(config: ml_collections.ConfigDict) -> None:
@@ -104,4 +104,4 @@ def _digits() -> ml_collections.ConfigDict:
   config.warmup_steps = 50
   config.eval_every = 100
   config.checkpoint_every = 250
-  return config
+  return common.complete(config)

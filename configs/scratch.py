@@ -71,4 +71,4 @@ def get_config(arg: str = "small,32") -> ml_collections.ConfigDict:
   config.eval_every = 200
   config.checkpoint_every = 500
   config.progress_every = 50
-  return config
+  return common.complete(config)

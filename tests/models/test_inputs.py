@@ -115,6 +115,9 @@ def test_half_precision_and_numpy_are_images_too():
 
 
 def test_a_width_that_group_norm_cannot_divide_is_refused():
-  model = vit_jax.create_model("R50+ViT-B_16", **dict(VIT, stem_blocks=(1,), stem_width=40))
+  fields = dict(VIT, stem_blocks=(1,))
+  with pytest.raises(UserError, match="stem_width=40 is not a multiple of 32; use 32"):
+    vit_jax.create_model("R50+ViT-B_16", **fields, stem_width=40)
+  model = vit_jax.create_model("R50+ViT-B_16", **fields).clone(stem_width=40)
   with pytest.raises(UserError, match="40 channels are not a multiple of the group norm's 32"):
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

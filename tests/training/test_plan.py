@@ -6,9 +6,12 @@ import ml_collections
 import pytest
 import tiny_run as tiny
 
+from vit_jax import keys
 from vit_jax.errors import UserError
 from vit_jax.training.continuation import differences
 from vit_jax.training.plan import Plan, make_plan
+
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,57 @@ from vit_jax.training.plan import Plan, make_plan
     (dict(batch=0), r"batch=0 should be at least 1"),
     (dict(accum_steps=5), r"batch=32 is not a multiple of accum_steps=5"),
     (dict(label_smoothing=1.0), r"label_smoothing=1.0 should be in"),
-    (dict(grad_norm_clip=0.0), r"None turns clipping off"),
+    (dict(grad_norm_clip=-1.0), r"grad_norm_clip=-1.0 should be positive; 0 turns clipping off"),
+    (dict(seed=-1), r"seed=-1 should be in \[0, 2147483647\]"),
+    (dict(seed=2**31), r"seed=2147483648 should be in"),
+    (dict(base_lr=NAN), r"base_lr=nan should not be negative, and be a finite number"),
+    (dict(base_lr=INF), r"base_lr=inf should not be negative, and be a finite number"),
+    (dict(base_lr=-0.1), r"base_lr=-0.1 should not be negative\."),
+    (dict(mixup=NAN), r"mixup=nan should not be negative"),
+    (dict(ema_decay=NAN), r"ema_decay=nan should be in \(0, 1\)"),
+    (dict(grad_norm_clip=NAN), r"grad_norm_clip=nan should be positive"),
+    (dict(grad_norm_clip=INF), r"grad_norm_clip=inf should be positive"),
+    (dict(label_smoothing=NAN), r"label_smoothing=nan should be in"),
+    (dict(max_bad_fraction=NAN), r"max_bad_fraction=nan should be in \[0, 1\]"),
+    (dict(stall_timeout=0.0), r"stall_timeout=0.0 should be positive"),
+    (dict(stall_timeout=INF), r"stall_timeout=inf should be positive"),
+    (dict(decay_type="linear", linear_end=INF), r"linear_end=inf should not be negative"),
+    (dict(decay_type="step", decay_factor=NAN), r"decay_factor=nan should be positive"),
+    (dict(decay_type="step", decay_at=(NAN,)), r"decay_at=\(nan,\) should be shares"),
+    (dict(optim=dict(name="adamw", eps=-1e-8)), r"optim.eps=-1e-08 should be positive"),
+    (dict(optim=dict(name="adamw", b2=1.0)), r"optim.b2=1.0 should be in \[0, 1\)"),
+    (dict(optim=dict(name="adamw", weight_decay=INF)), r"weight_decay=inf should not be negative"),
+    (dict(mesh=dict(fsdp=0)), r"mesh.fsdp=0 should be at least 1, or -1 for all that are left"),
+    (dict(mesh=dict(data=-2)), r"mesh.data=-2 should be at least 1, or -1"),
+    (dict(mesh=dict(max_whole=1.5)), r"mesh.max_whole=1.5 should be in \[0, 1\]"),
+    (dict(checkpoint_image_size=(0, 8)), r"checkpoint_image_size=\(0, 8\) should be at least 1"),
+    (dict(shuffle_buffer=-1), r"shuffle_buffer=-1 should be at least 0"),
+    (dict(total_steps=2**31), r"total_steps=2147483648 should be at least 1, and less than 2\^31"),
+    (dict(eval_every=-1), r"eval_every=-1 should not be negative"),
+    (dict(progress_every=0), r"progress_every=0 should be at least 1"),
+    (dict(keep_every=-3), r"keep_every=-3 should not be negative"),
+    (dict(checkpoint_every=0, keep_every=5), r"keep_every=5 has no effect with config.checkpoint_"),
+    (dict(distill=dict(teacher="BiT-R50x1", weight=0.0)), r"distill.weight=0.0 should be in \(0,"),
+    (dict(distill=dict(teacher="BiT-R50x1", image_size=-1)), r"image_size=-1 should be at least 1"),
+    (
+      dict(pp=dict(random_affine=dict(degrees=NAN))),
+      r"random_affine.degrees=nan must be in \[0, 3",
+    ),
+    (dict(pp=dict(random_affine=dict(translate=-1))), r"random_affine.translate=-1 must be in \[0"),
+    (dict(pp=dict(random_affine=dict(scale=(1, INF)))), r"random_affine.scale=\(1, inf\) must be"),
+    (dict(pp=dict(min_area=NAN, train_crop="inception")), r"pp.min_area=nan must be above 0"),
+    (dict(pp=dict(crop=0)), r"pp.crop=0 must be a positive size"),
+    (dict(pp=dict(mean=NAN)), r"pp.mean=\(nan,\) must have one number"),
+    (dict(model=dict(dropout_rate=1.5)), r"dropout_rate=1.5 should be in \[0, 1\)"),
+    (dict(model=dict(num_layers=0)), r"num_layers=0 should be at least 1"),
+    (dict(model=dict(dtype="int8")), r"dtype='int8' is no type to compute in"),
+    (dict(lr=0.1), r"config.lr is not a known key; use base_lr\."),
+    (dict(num_classes=3), r"config.num_classes .*the data set decides"),
+    (dict(optim=dict(lr=0.1)), r"config.optim.lr is not a known key; use base_lr\."),
+    (dict(weight_decay=0.1), r"config.weight_decay is not a known key; use optim.weight_decay\."),
+    (dict(zzz=1), r"config.zzz is not a known key; did you mean '\w+' or '\w+' or '\w+'\?$"),
+    (dict(dataset=None), r"config.dataset is missing; set it to a TFDS name, a folder of images"),
+    (dict(dataset=""), r"config.dataset is missing"),
     (dict(nan_policy="ignore"), r"nan_policy='ignore' is not 'stop' or 'skip' or 'rollback'"),
   ],
 )
@@ -211,5 +264,42 @@ def test_a_key_that_was_added_since_does_not_keep_a_run_from_continuing():
 
 
 def test_a_command_line_turns_off_what_a_recipe_sets():
-  plan = make_plan(tiny.config(ema_decay=0.0, frozen="", baseline="", checkpoint=""))
-  assert (plan.ema_decay, plan.frozen, plan.baseline, plan.checkpoint) == (None,) * 4
+  changes = dict(ema_decay=0.0, frozen="", baseline="", checkpoint="none", grad_norm_clip=0)
+  plan = make_plan(tiny.config(**changes))
+  assert [getattr(plan, key) for key in changes] == [None] * 5
+  assert make_plan(tiny.config(distill=dict(teacher="none", tau=2.0))).distill is None
+  distill = make_plan(tiny.config(distill=dict(teacher="BiT-R50x1", image_size=0))).distill
+  assert distill.image_size is None
+
+
+def test_a_config_is_a_mapping_of_whatever_kind():
+  keys = tiny.config().to_dict()
+  mixed = {**keys, "pp": ml_collections.ConfigDict(keys["pp"]), "model": tiny.config().model}
+  assert make_plan(mixed) == make_plan(keys) == make_plan(tiny.config())
+  for wrong in (None, 3, "digits"):
+    with pytest.raises(UserError, match=f"should be a ConfigDict or a dict, but is {wrong!r}"):
+      make_plan(wrong)
+
+
+def test_every_number_of_the_plan_has_a_range():
+  """So that a key that is added says what it takes: NaN and infinity never."""
+  numbers = {
+    path: key
+    for path, key in keys.flat(Plan).items()
+    if key.kind() in (int, float, tuple) and "str" not in str(key.hint)
+  }
+  checked_by_pp = {f"pp.{name}" for name in ("train_sizes", "min_area", "mean", "std", "channels")}
+  assert {path for path, key in numbers.items() if key.values is None} == checked_by_pp
+  for path, key in numbers.items():
+    for number in (NAN, INF, -INF):
+      assert path in checked_by_pp or number not in key.values, path
+
+
+def test_a_batch_larger_than_the_training_set_is_a_warning(caplog):
+  plan = make_plan(tiny.config(batch=32))
+  assert plan.with_steps(32) == plan and not caplog.records
+  assert plan.with_steps(31) == plan
+  [record] = caplog.records
+  assert record.levelname == "WARNING"
+  assert "config.batch=32 is more than the 31 training images" in record.getMessage()
+  assert "--config.batch=31" in record.getMessage()

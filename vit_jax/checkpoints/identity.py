@@ -32,7 +32,7 @@ def is_path(source: str | os.PathLike) -> bool:
   except UserError as error:
     if os.sep not in source and not Path(source).suffix:
       raise
-    near = nearest(source, registry.MODELS) or "."
+    near = registry.called_elsewhere(source) or nearest(source, registry.MODELS) or "."
     raise UserError(f"{source} is neither a file or folder nor a model{near}") from error
   return False
 

@@ -178,6 +178,7 @@ def open_checkpoint(
         f"{name} has no classes, so num_classes, head and classes don't go with it; "
         "`vit-jax zeroshot` takes their names instead."
       )
+    registry.create_model(name, **overrides)  # Before anything is fetched.
     return lit.open_checkpoint(
       entry,
       checkpoint if checkpoint is not None else _recommended(entry.name, entry),
@@ -189,7 +190,7 @@ def open_checkpoint(
       patch_resize=patch_resize,
     )
   source, path = checkpoint, None
-  registry.create_model(name, **overrides)  # Refuses fields that it does not have.
+  registry.create_model(name, num_classes=num_classes, **overrides)  # Before anything is fetched.
   if not isinstance(checkpoint, Source):
     address = checkpoint if checkpoint is not None else _recommended(name, entry)
     path = download.fetch(address)

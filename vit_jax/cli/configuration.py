@@ -5,12 +5,17 @@
 import importlib.util
 import logging
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
 
+from vit_jax.cli import own_config
+from vit_jax.configs import common
 from vit_jax.errors import UserError, nearest
+from vit_jax.keys import NONE, Key, closest, declared, flat
+from vit_jax.training import plan, synonyms
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,8 @@ def find_config(path: str) -> pathlib.Path:
     return folder.joinpath(*asked.parts[1:])
   known = [f"configs/{p.name}" for p in sorted(folder.glob("*.py")) if p.stem[0] != "_"]
   known.remove("configs/common.py")
-  raise UserError(f"there is no config file {path!r}; shipped ones are {', '.join(known)}.")
+  near = nearest(path, known) or f"; shipped ones are {', '.join(known)}."
+  raise UserError(f"there is no config file {path!r}{near}")
 
 
 def known_keys(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
@@ -50,50 +56,96 @@ def known_keys(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
   """Parses `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`, in any order.
 
-  Another `config.dataset` than the preset's replaces what belongs to the preset's: splits, class
-  names, and of `pp` what `common.DATASET_KEYS` lists; the other hyperparameters stay. `epochs` and
-  `total_steps`, and the same of the warm-up, replace each other.
+  All keys of the plan can be set, whether the file names them or not, and of each the last value
+  counts. `None`, `none` or nothing means none, where a key may be none. Another `config.dataset`
+  than the preset's replaces what belongs to the preset's: splits, class names, and of `pp` what
+  `common.DATASET_KEYS` lists; the other hyperparameters stay. `epochs` and `total_steps`, and the
+  same of the warm-up, replace each other.
 
   Raises:
     UserError: naming what is unknown or of the wrong type.
   """
-  # absl wants --config before its overrides.
   files = [arg for arg in argv if arg.startswith("--config=")]
   if len(files) != 1:
     raise UserError("give one --config=FILE[:ARG], as in --config=configs/vit.py:b16,cifar10.")
   path, colon, arg = files[0].removeprefix("--config=").partition(":")
-  file = f"--config={find_config(path)}{colon}{arg}"
-  overrides = [arg for arg in argv if not arg.startswith("--config=")]
-  for override in overrides:
-    if not override.startswith("--config.") or "=" not in override:
+  overrides = {}
+  for override in (arg for arg in argv if not arg.startswith("--config=")):
+    key, is_setting, text = override.removeprefix("--config.").partition("=")
+    if not override.startswith("--config.") or not is_setting:
       raise UserError(f"{override!r} is not understood; settings are --config.KEY=VALUE.")
+    overrides[key] = text
 
-  # The file alone first: its keys are needed to explain a wrong override.
-  preset = _read([file])
-  keys = known_keys(preset)
-  for override in overrides:
-    key = override.removeprefix("--config.").partition("=")[0]
-    if key.split("[")[0] not in keys:
-      hint = nearest(key, keys) or f"; {path} has {', '.join(keys)}."
-      raise UserError(f"there is no config key {key!r}{hint}")
-  config = _read([file, *overrides])
+  get_config = own_config.load(find_config(path))
+  # Twice, since the one changes, and what the file computes from its other keys with it.
+  preset, config = (own_config.call(get_config, path, *[arg] * bool(colon)) for _ in range(2))
+  for key in sorted(overrides, key=_order):
+    _set(config, key, overrides[key])
 
-  changed = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
-  named = config.dataset.split(":")[0] if config.dataset else None  # A version is the same one.
-  if preset.dataset is not None and named != preset.dataset:
-    _replace_dataset(config, preset, changed)
+  changed, given = {*overrides}, {key for key, text in overrides.items() if text not in NONE}
+  if preset.dataset is not None and config.dataset is not None:
+    named = str(config.dataset).split(":")[0]  # A version is the same one.
+    if named != preset.dataset:
+      _replace_dataset(config, preset, changed)
   for steps, epochs in (("total_steps", "epochs"), ("warmup_steps", "warmup_epochs")):
-    if steps in changed and epochs in changed:
+    if steps in given and epochs in given:
       raise UserError(
         f"--config.{steps} and --config.{epochs} both say how long; leave one of them out."
       )
-    if epochs in changed and steps in config:
+    if epochs in given:
       config[steps] = None
-    if steps in changed and epochs in config:
+    if steps in given:
       config[epochs] = None
-  if changed & {"total_steps", "epochs"} and not changed & {"warmup_steps", "warmup_epochs"}:
+  if changed - given & {"warmup_steps", "warmup_epochs"} and not config.warmup_epochs:
+    config.warmup_steps = config.warmup_steps or 0  # Where nothing is said it is 500.
+  if given & {"total_steps", "epochs"} and not changed & {"warmup_steps", "warmup_epochs"}:
     _shorten_warmup(config, preset)
-  return config
+  return config.lock()
+
+
+def _order(key: str) -> tuple[bool, bool, int]:
+  """Sections before their keys, and the names of models before the fields, which follow them."""
+  return "." in key, not (key.startswith("model.") and key.endswith(".name")), key.count(".")
+
+
+def _set(config: ml_collections.ConfigDict, path: str, text: str) -> None:
+  """Sets a key to what is written for it."""
+  known, own = plan.declared_keys(config), known_keys(config)  # A file may have other keys.
+  if path not in known and (path not in own or path.startswith("model.")):
+    remedy = synonyms.in_our_words(path, known)
+    if path in flat(plan.Plan):
+      remedy = "only models of two towers read it: use configs/lit.py"
+    end = f"; {remedy}." if remedy else closest(path, [*known, *own])
+    raise UserError(f"there is no config key {path!r}{end}")
+  section, [*sections, name] = config, path.split(".")
+  for part in sections:
+    section = section[part]
+    if not isinstance(section, ml_collections.ConfigDict):
+      raise UserError(f"config.{part} should be a ConfigDict of its own keys, but is {section!r}.")
+  usual = section[name]
+  is_section = path not in known and isinstance(usual, ml_collections.ConfigDict)
+  try:
+    value = (known.get(path) or _own_key(path, usual)).parse(text)
+  except ValueError as error:
+    such = [key for key in known if key.startswith(f"{path}.")]
+    advice = f"; set its keys, such as --config.{such[0]}=VALUE" if is_section and such else ""
+    raise UserError(f"--config.{path}={text} {error}{advice}.") from None
+  if is_section or isinstance(value, Mapping):
+    value = ml_collections.ConfigDict(value or {})
+  with section.ignore_type(), section.unlocked():
+    if isinstance(value, ml_collections.ConfigDict):
+      del section[name]  # A reference would not let it become a section.
+    section[name] = value
+  if is_section or path == "model_or_filename" or path.endswith(".name"):
+    common.complete(config)
+
+
+def _own_key(path: str, usual: Any) -> Key:
+  """How a section is read, or a key that only the file has."""
+  if isinstance(usual, ml_collections.ConfigDict):
+    sections = declared(plan.Plan)
+    return Key(Mapping, nones=sections[path].nones if path in sections else ())
+  return Key({int: float, type(None): Any}.get(type(usual), type(usual)))
 
 
 def _shorten_warmup(config: ml_collections.ConfigDict, preset: ml_collections.ConfigDict) -> None:
@@ -120,15 +172,15 @@ def _replace_dataset(
   config: ml_collections.ConfigDict, preset: ml_collections.ConfigDict, changed: set[str]
 ) -> None:
   """Takes out of a config what belongs to the preset's data set, unless the user has set it."""
-  from vit_jax.configs import common
-
   usual, replaced = common.get_config(), []
   for key in common.DATASET_KEYS:
     *sections, name = key.split(".")
     section, default = config, usual
     for part in sections:
       section, default = section.get(part), default.get(part)
-    typed = any(k == key or k.startswith((f"{key}.", f"{key}[")) for k in changed)
+    typed = any(
+      k == key or f"{k}.".startswith(f"{key}.") or key.startswith(f"{k}.") for k in changed
+    )
     if section is None or name not in section or typed:
       continue
     value = default.get(name) if default is not None else None
@@ -144,24 +196,3 @@ def _replace_dataset(
     "%s; the others stay",
     *(config.dataset, preset.dataset, ", ".join(replaced) or "none"),
   )
-
-
-def _read(arguments: list[str]) -> ml_collections.ConfigDict:
-  values = flags.FlagValues()
-  argv = ["vit-jax", *arguments]
-  config_flags.DEFINE_config_file(
-    "config", None, "", flag_values=values, lock_config=True, sys_argv=argv
-  )
-  try:
-    values(argv)
-    return values.config
-  except Exception as error:  # Whatever the config file raises arrives here, wrapped as text.
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-      chain.append(cause)
-    ours = [cause for cause in chain if isinstance(cause, UserError)]
-    if ours:
-      raise ours[-1] from None
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    shown = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-    raise UserError(f"the config could not be read: {shown}") from error

@@ -18,8 +18,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vit_jax import keys
 from vit_jax.data import digits
 from vit_jax.data.decode import BadImage, decode, from_pil, jpeg_size
+from vit_jax.data.splits import NONE as NO_SPLIT
 from vit_jax.data.text import Captions
 from vit_jax.errors import UserError, nearest
 
@@ -85,8 +87,9 @@ class Preprocessing:
   """
 
   train: str | None = "train"
-  val: str | None = None
-  test: str | None = None
+  # NONE asks for no split, which is not the same as not naming one.
+  val: str | None = keys.key(None, none=NO_SPLIT)
+  test: str | None = keys.key(None, none=NO_SPLIT)
   crop: int | tuple[int, int] = 224
   resize: int | tuple[int, int] | None = None
   train_sizes: tuple[int, ...] | None = None
@@ -176,8 +179,11 @@ def _affine_settings(given: Mapping[str, Any]) -> dict[str, Any]:
       )
   scale = settings["scale"]
   low, high = map(float, scale) if np.shape(scale) == (2,) else (0.0, 0.0)
-  if not 0 < low <= high:
+  if not 0 < low <= high < math.inf:
     raise UserError(f"pp.random_affine.scale={scale!r} must be (lowest, highest) > 0.")
+  for name, most in (("degrees", 360), ("translate", 1)):
+    if not keys.fits(settings[name], float) or settings[name] not in keys.Range(0, most):
+      raise UserError(f"pp.random_affine.{name}={settings[name]!r} must be in [0, {most}].")
   degrees, translate = float(settings["degrees"]), float(settings["translate"])
   return {"degrees": degrees, "translate": translate, "scale": (low, high)}
 

@@ -5,22 +5,20 @@
 `create_model` is the only code that turns a row into a module.
 """
 
-import dataclasses
 import fnmatch
-import functools
-import math
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
-from vit_jax import keys
 from vit_jax.errors import UserError, nearest
+from vit_jax.models import fields, timm_names
 from vit_jax.models.entries import MODELS, TEXT_TOWERS, Entry
 from vit_jax.models.entries import InputSpec as InputSpec
 from vit_jax.models.entries import TextSpec as TextSpec
+from vit_jax.models.fields import model_fields as model_fields
+from vit_jax.models.fields import takes as takes
 from vit_jax.models.weights import AUGREG, augreg_name
 
 
@@ -37,7 +35,13 @@ def resolve_name(name: str) -> str:
       return canonical
   known = (*MODELS, *AUGREG)
   hint = nearest(name, known) or "; `vit-jax models` lists them all."
-  raise UserError(f"there is no model {name!r}{hint}")
+  raise UserError(f"there is no model {name!r}{called_elsewhere(name) or hint}")
+
+
+def called_elsewhere(name: str) -> str:
+  """The end of a sentence on an unknown model, if timm or the Hub call one of ours so."""
+  ours = timm_names.ours(name)
+  return f"; here it is called {ours!r}." if ours else ""
 
 
 def augreg_filename(name: str) -> str:
@@ -68,22 +72,28 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
   ]
 
 
-@functools.lru_cache
-def model_fields(module: type[nn.Module]) -> tuple[str, ...]:
-  """Names of the fields that `create_model` lets a caller override."""
-  return tuple(
-    field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")
-  )
+def field_types(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+  """The types of the fields of a model that a config may set, by path.
 
+  Args:
+    entry: of the model. `num_classes` is not among its fields, since the data set decides it.
+    given: the config, whose towers may be others than the row's.
 
-def takes(module: type[nn.Module], field: str, value: Any) -> bool:
-  """Whether a value is of the type that a field of a model is declared with."""
-  if field == "dtype":
-    return value is None or value in ("float32", "float64", "bfloat16", "float16")
-  hint = typing.get_type_hints(module)[field]
-  if isinstance(hint, type) and issubclass(hint, nn.Module):
-    return isinstance(value, Mapping)  # A tower, by its own fields.
-  return keys.fits(value, hint)
+  Returns:
+    "num_layers" -> int, and for the towers of a model "img.num_layers", "txt.name".
+  """
+  found = {}
+  for field, hint in fields.types_of(entry.module).items():
+    if not isinstance(entry.config.get(field), Mapping):
+      found[field] = hint
+      continue
+    own = given.get(field)
+    name = (own.get("name") if isinstance(own, Mapping) else None) or entry.config[field]["name"]
+    found[f"{field}.name"] = str
+    for inner, hint in fields.types_of(_tower_module(name)).items():
+      found[f"{field}.{inner}"] = hint
+  found.pop("num_classes", None)
+  return found
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
@@ -117,14 +127,14 @@ def _build(
       raise UserError(f"{name} has no field {key!r}{hint}")
   merged = {**config, **overrides}
   for key, value in merged.items():
-    if key.endswith("_rate") and not (keys.fits(value, float) and 0 <= value <= 1):
-      raise UserError(f"{name}: {key}={value!r} is no share; pass a number from 0 to 1.")
-    if key.endswith("_eps") and not (keys.fits(value, float) and 0 < value < math.inf):
-      raise UserError(f"{name}: {key}={value!r} is no number above 0; pass one, such as 1e-6.")
     if isinstance(config.get(key), Mapping):
       merged[key] = _tower(key, config[key], overrides.get(key, {}))
     elif isinstance(value, list):  # Modules are hashed as static arguments of jit.
       merged[key] = tuple(value)
+    elif isinstance(value, np.generic):
+      merged[key] = value.item()
+  towers = {key for key, value in merged.items() if isinstance(value, nn.Module)}
+  fields.check(name, module, {k: v for k, v in merged.items() if k not in towers})
   return module(**merged)
 
 
@@ -136,10 +146,13 @@ def tower_config(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
   """The name and fields of a tower: the registry's, unless `overrides` names another one."""
   name = overrides.get("name", config["name"])
   if name != config["name"]:
-    module = TEXT_TOWERS[name][0] if name in TEXT_TOWERS else get_entry(name).module
-    kept = {*TOWER_FIELDS} & {*model_fields(module)}
+    kept = {*TOWER_FIELDS} & {*model_fields(_tower_module(name))}
     config = {k: v for k, v in config.items() if k in kept}
   return {**config, **overrides}
+
+
+def _tower_module(name: str) -> type[nn.Module]:
+  return TEXT_TOWERS[name][0] if name in TEXT_TOWERS else get_entry(name).module
 
 
 def _tower(field: str, config: Mapping[str, Any], overrides: Any) -> nn.Module:
@@ -169,7 +182,7 @@ def fields_of(model: nn.Module, usual: nn.Module | None = None) -> dict[str, Any
     model: of a class of the registry.
     usual: another model of the same class.
   """
-  fields = {}
+  found = {}
   for key in model_fields(type(model)):
     value = getattr(model, key)
     if isinstance(value, nn.Module):
@@ -178,8 +191,8 @@ def fields_of(model: nn.Module, usual: nn.Module | None = None) -> dict[str, Any
         continue
     elif usual is not None and value == getattr(usual, key):
       continue
-    fields[key] = np.dtype(value).name if key == "dtype" and value is not None else value
-  return fields
+    found[key] = np.dtype(value).name if key == "dtype" and value is not None else value
+  return found
 
 
 def _tower_fields(tower: nn.Module) -> dict[str, Any]:

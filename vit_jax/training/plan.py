@@ -19,10 +19,11 @@ import ml_collections
 
 from vit_jax import keys as keys_lib
 from vit_jax.checkpoints import augreg
-from vit_jax.data import sources, splits, transforms
+from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
+from vit_jax.keys import AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, Range, key
 from vit_jax.models import lit, registry
-from vit_jax.training import checks
+from vit_jax.training import checks, synonyms
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,14 @@ class OptimPlan:
   """SGD with momentum (fine-tuning) or AdamW (training from scratch); `weight_decay` decoupled."""
 
   name: Literal["sgd", "adamw"] = "sgd"
-  momentum: float = 0.9
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  weight_decay: float = 0.0
+  momentum: float = key(0.9, BELOW_1)
+  b1: float = key(0.9, BELOW_1)
+  b2: float = key(0.999, BELOW_1)
+  eps: float = key(1e-8, POSITIVE)
+  weight_decay: float = key(0.0, NOT_NEGATIVE)
+
+
+_DEVICES = Range(1, words="be at least 1, or -1 for all that are left", also=(-1,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +58,11 @@ class MeshPlan:
   `max_whole` is the share of the state's bytes that `fsdp` may leave whole on every device.
   """
 
-  replica: int = 1
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
-  max_whole: float = 0.02
+  replica: int = key(1, _DEVICES)
+  data: int = key(-1, _DEVICES)
+  fsdp: int = key(1, _DEVICES)
+  tensor: int = key(1, _DEVICES)
+  max_whole: float = key(0.02, Range(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +80,7 @@ class TextPlan:
   """
 
   tokenizer: str
-  max_len: int
+  max_len: int = key(values=AT_LEAST_1)
   vocabulary: str | None = None
   templates: tuple[str, ...] = ("{}",)
   class_names: tuple[str, ...] | None = None
@@ -105,12 +109,12 @@ class DistillPlan:
       step for what augmentation made of it.
   """
 
-  teacher: str
+  teacher: str = key(none="")
   checkpoint: str | None = None
-  image_size: int | None = None
+  image_size: int | None = key(None, AT_LEAST_1, off=0)
   loss: Literal["hard", "soft"] = "hard"
-  tau: float = 3.0
-  weight: float | None = None
+  tau: float = key(3.0, POSITIVE)
+  weight: float | None = key(None, Range(0, 1, open="("))
   cache: bool = False
 
   @property
@@ -119,23 +123,27 @@ class DistillPlan:
     return usual if self.weight is None else self.weight
 
 
+_STEPS = Range(1, 2**31 - 1, words="be at least 1, and less than 2^31")
+_SHARES = Range(0, 1, open="()", words="be shares of total_steps in (0, 1)")
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """All that a training run depends on. One field per config key."""
 
-  dataset: str
+  dataset: str = key(advice="a TFDS name, a folder of images, or 'digits'")
   model: ModelPlan
   pp: transforms.Preprocessing
   # How long, in steps or in epochs, which `with_steps` turns into steps; those are recorded.
-  total_steps: int | None = None
-  epochs: float | None = None
+  total_steps: int | None = key(None, _STEPS)
+  epochs: float | None = key(None, POSITIVE)
   # Weights to start from: `checkpoint` is a path or URL; `pretrained_dir` holds `{model name}.npz`;
   # `model_or_filename` alone means the registry's recommended weights. None of them: from scratch.
   checkpoint: str | None = None
   pretrained_dir: str | None = None
   model_or_filename: str | None = None
   # (height, width) of the images that these weights were trained on, where the file does not tell.
-  checkpoint_image_size: tuple[int, int] | None = None
+  checkpoint_image_size: tuple[int, int] | None = key(None, AT_LEAST_1)
   # Of models of two towers (LiT); None for the others. `init` may stand for `checkpoint`.
   text: TextPlan | None = None
   init: InitPlan = InitPlan()
@@ -147,42 +155,48 @@ class Plan:
   # Optimization.
   optim: OptimPlan = OptimPlan()
   optim_dtype: Literal["float32", "bfloat16"] = "float32"  # Of the (first) momentum.
-  base_lr: float = 0.03
+  base_lr: float = key(0.03, NOT_NEGATIVE)
   decay_type: Literal["cosine", "linear", "rsqrt", "step", "constant"] = "cosine"
-  warmup_steps: int | None = None  # None, without warmup_epochs: 500.
-  warmup_epochs: float | None = None
-  cooldown_steps: int = 0
-  linear_end: float = 1e-5
-  rsqrt_timescale: int = 10_000
-  decay_at: tuple[float, ...] = (0.3, 0.6, 0.9)  # Shares of total_steps.
-  decay_factor: float = 0.1
-  grad_norm_clip: float | None = 1.0
-  label_smoothing: float = 0.0
-  mixup: float = 0.0  # Alpha of arXiv:1710.09412; 0 turns it off.
-  cutmix: float = 0.0  # Alpha of arXiv:1905.04899; with mixup, either in half of the steps.
-  ema_decay: float | None = None  # Of an average of the weights, which is then the run's result.
-  batch: int = 512
-  accum_steps: int = 1
-  seed: int = 0
+  warmup_steps: int | None = key(None, AT_LEAST_0)  # None, without warmup_epochs: 500.
+  warmup_epochs: float | None = key(None, AT_LEAST_0)
+  cooldown_steps: int = key(0, NOT_NEGATIVE)
+  linear_end: float = key(1e-5, NOT_NEGATIVE)
+  rsqrt_timescale: int = key(10_000, AT_LEAST_1)
+  decay_at: tuple[float, ...] = key((0.3, 0.6, 0.9), _SHARES)
+  decay_factor: float = key(0.1, POSITIVE)
+  grad_norm_clip: float | None = key(1.0, POSITIVE, off=0, advice="; 0 turns clipping off")
+  label_smoothing: float = key(0.0, BELOW_1)
+  # Alphas of arXiv:1710.09412 and arXiv:1905.04899; of both, either in half of the steps.
+  mixup: float = key(0.0, NOT_NEGATIVE, advice="; 0 turns it off")
+  cutmix: float = key(0.0, NOT_NEGATIVE, advice="; 0 turns it off")
+  # Of an average of the weights, which is then the run's result.
+  ema_decay: float | None = key(
+    None, Range(0, 1, open="()"), off=0, advice=", such as 0.9999; 0 turns it off"
+  )
+  batch: int = key(512, AT_LEAST_1)
+  accum_steps: int = key(1, AT_LEAST_1)
+  seed: int = key(0, Range(0, 2**31 - 1))
   # Data.
   tfds_data_dir: str | None = None
-  shuffle_buffer: int | None = None  # The ancestor's; shuffling is global here.
-  max_bad_fraction: float = 0.01
-  threads: int = 4
+  shuffle_buffer: int | None = key(None, AT_LEAST_0)  # The ancestor's; shuffling is global here.
+  max_bad_fraction: float = key(0.01, Range(0, 1))
+  threads: int = key(4, AT_LEAST_1)
   # What happens when. 0 turns the periodic action off; the last step always evaluates and saves.
-  batch_eval: int = 512
-  eval_every: int = 100
-  checkpoint_every: int = 1000
-  keep_last: int = 2  # Checkpoints, beside the best one: if the last is damaged, the other is used.
-  keep_every: int = 0  # Those of multiples of this step are kept for good.
-  progress_every: int = 10
+  batch_eval: int = key(512, AT_LEAST_1)
+  eval_every: int = key(100, NOT_NEGATIVE)
+  checkpoint_every: int = key(1000, NOT_NEGATIVE)
+  # Checkpoints, beside the best one: if the last is damaged, the other is used.
+  keep_last: int = key(2, Range(2), advice=", so that a run survives damage to its last checkpoint")
+  keep_every: int = key(0, NOT_NEGATIVE)  # Those of multiples of this step are kept for good.
+  progress_every: int = key(10, AT_LEAST_1)
   baseline: Literal["1-nn"] | None = None  # Evaluated beside the model at the end.
   # "accuracy": the evaluator's own metric, which is recall@1 where images have texts of their own.
   keep_best_metric: Literal["accuracy", "loss"] = "accuracy"
   # At a loss, gradient or update that is not finite: end; leave the step's update out; or go back
   # to the last checkpoint, and on with other data.
   nan_policy: Literal["stop", "skip", "rollback"] = "stop"
-  stall_timeout: float = 300.0  # Seconds without a batch after which the loader is named.
+  # Seconds without a batch after which the loader is named.
+  stall_timeout: float = key(300.0, POSITIVE)
   mesh: MeshPlan = MeshPlan()
 
   @property
@@ -215,6 +229,12 @@ class Plan:
       self, total_steps=total, warmup_steps=warmup, epochs=None, warmup_epochs=None
     )
     checks.check_steps(known)
+    if 0 < examples < self.batch:
+      log.warning(
+        "config.batch=%d is more than the %d training images: each step sees some of them more "
+        "than once; --config.batch=%d or less would not",
+        *(self.batch, examples, examples),
+      )
     return known
 
   def check_devices(self, count: int) -> None:
@@ -261,9 +281,12 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     UserError: for a key that is unknown, of the wrong type, missing, without effect, or out of
       range. The message names the key.
   """
+  if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+    raise UserError(f"the config should be a ConfigDict or a dict, but is {config!r:.60}.")
   keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-  keys_lib.refuse_removed(keys, _REMOVED)
+  keys_lib.refuse_removed(keys, synonyms.REMOVED)
   model = _read_model(keys_lib.section(keys, "model"), keys.get("model_or_filename"))
+  _refuse_other_words(keys)
   sections = {
     "model": model,
     "init": (init := keys_lib.read(InitPlan, keys_lib.section(keys, "init"), "init.")),
@@ -273,10 +296,7 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     "optim": keys_lib.read(OptimPlan, keys_lib.section(keys, "optim"), "optim."),
     "mesh": keys_lib.read(MeshPlan, keys_lib.section(keys, "mesh"), "mesh."),
   }
-  top = {k: v for k, v in keys.items() if k not in sections}
-  if top.get("ema_decay") == 0:  # A command line has no None.
-    del top["ema_decay"]
-  plan = keys_lib.read(Plan, top, "", sections)
+  plan = keys_lib.read(Plan, {k: v for k, v in keys.items() if k not in sections}, "", sections)
   plan = dataclasses.replace(plan, **_absolute(plan))
   checks.refuse_without_effect(plan, keys)
   checks.check(plan)
@@ -287,26 +307,48 @@ def make_plan(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
   return plan
 
 
-# Keys of the ancestor that are gone, and what to do instead.
-_REMOVED = {
-  "trainer": "remove it (`vit-jax train` is the trainer)",
-  "tfds_manual_dir": "remove it (prepare the data set beforehand, then set tfds_data_dir)",
-  "prefetch": "remove it (reading ahead is automatic; `threads` sets the number of readers)",
-  "eval_only": "remove it and run `vit-jax evaluate`",
-  "with_dataset": "set `dataset` and `pp`",
-}
-_REMOVED_MODEL = {
-  "model_name": "use model.name",
-  "transformer": "its fields are the model's own now: use model.{inner}",
-  "patches": "use model.patch_size",
-  "resnet": "its fields are the model's own now (see `vit-jax models`)",
-  "num_classes": "remove it (the data set decides)",
-  "image_size": "use pp.crop",
-}
+_TWO_TOWERS = ("text", "init", "contrastive_loss")  # What only models of two towers have.
+
+
+def declared_keys(config: Mapping[str, Any]) -> dict[str, keys_lib.Key]:
+  """The keys that can be set in a config, by their paths, such as "pp.crop", "model.num_layers".
+
+  Args:
+    config: tells the model, whose fields are keys too, and whether it has two towers.
+
+  Raises:
+    UserError: there is no such model.
+  """
+  declared = keys_lib.flat(Plan)
+  del declared["model.overrides"]
+  # Left out, it is the data set's own split.
+  declared["pp.train"] = dataclasses.replace(declared["pp.train"], default=None)
+  model = config.get("model")
+  model = model.to_dict() if isinstance(model, ml_collections.ConfigDict) else model
+  model = model if isinstance(model, Mapping) else {}
+  name = model.get("name") or config.get("model_or_filename")
+  entry = registry.get_entry(name) if isinstance(name, str) else None
+  if entry is None or not entry.text:
+    declared = {k: v for k, v in declared.items() if k.split(".")[0] not in _TWO_TOWERS}
+  for path, hint in () if entry is None else registry.field_types(entry, model).items():
+    # None means what the weights' own file or the registry has. To some fields "none" is a word.
+    nones = keys_lib.NONE[:2] if hint is str else keys_lib.NONE
+    declared[f"model.{path}"] = keys_lib.Key(hint, None, nones)
+  return declared
+
+
+def _refuse_other_words(keys: Mapping[str, Any]) -> None:
+  """Refuses keys whose words are known elsewhere, with the ones that we have for them."""
+  declared = declared_keys(keys)
+  inner = {f"{k}.{i}" for k, v in keys.items() if isinstance(v, Mapping) for i in v}
+  for path in (*keys, *inner):
+    is_known = path in declared or any(known.startswith(f"{path}.") for known in declared)
+    if not is_known and (remedy := synonyms.in_our_words(path, declared)):
+      raise UserError(f"config.{path} is not a known key; {remedy}.")
 
 
 def _read_model(keys: dict[str, Any], model_or_filename: Any) -> ModelPlan:
-  keys_lib.refuse_removed(keys, _REMOVED_MODEL, "model.")
+  keys_lib.refuse_removed(keys, synonyms.REMOVED_FROM_MODEL, "model.")
   name = keys.pop("name", None) or model_or_filename
   if not isinstance(name, str):
     raise UserError(
@@ -366,12 +408,11 @@ def _read_text(keys: dict[str, Any], model: ModelPlan, init: InitPlan) -> TextPl
 
 
 def _read_distill(keys: dict[str, Any]) -> DistillPlan | None:
-  # `--config.distill.teacher=` and `--config.distill.image_size=0`: a command line has no None.
-  given = {key: value for key, value in _given(keys).items() if value != ""}
-  if given.get("image_size") == 0:
-    del given["image_size"]
+  known = keys_lib.declared(DistillPlan)
+  is_none = lambda name, value: value is None or (name in known and known[name].is_none(value))
+  given = {name: value for name, value in keys.items() if not is_none(name, value)}
   if "teacher" not in given:
-    if given and keys.get("teacher") != "":
+    if given and keys.get("teacher") is None:  # And not turned off, with all that goes with it.
       raise UserError(
         f"config.distill.{next(iter(given))} has no effect without config.distill.teacher; name a "
         "model or the work directory of a run."
@@ -384,21 +425,16 @@ def _read_preprocessing(keys: dict[str, Any], model: ModelPlan) -> transforms.Pr
   """Reads `pp`; what it leaves out of size and normalisation is the model's."""
   spec = registry.get_entry(model.name).input
   given = {k: v for k, v in keys.items() if v is not None}
-  for key in ("mean", "std"):
-    value = given.get(key, getattr(spec, key))
+  for name in ("mean", "std"):
+    value = given.get(name, getattr(spec, name))
     if isinstance(value, int | float):
       value = (value,)
-    elif key not in given and given.get("channels") == 1:
+    elif name not in given and given.get("channels") == 1:
       value = (sum(value) / len(value),)
-    given[key] = value
+    given[name] = value
   given.setdefault("crop", spec.image_size)
   given.setdefault("train", None)
-  read = keys_lib.read(transforms.Preprocessing, given, "pp.")
-  # `--config.pp.val=` asks for no split, which is not the same as not naming one.
-  none = {
-    split: splits.NONE for split in ("val", "test") if given.get(split) in ("", "none", "None")
-  }
-  return dataclasses.replace(read, **none)
+  return keys_lib.read(transforms.Preprocessing, given, "pp.")
 
 
 def _absolute(plan: Plan) -> dict[str, Any]:
