@@ -62,6 +62,7 @@ def elsewhere(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
   monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
+  monkeypatch.setattr(app, "_speak_in_lines", lambda: None)  # Other tests' logs stay as they are.
 
 
 def typed(line):

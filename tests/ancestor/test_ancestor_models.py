@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import vit_jax
+from vit_jax.checkpoints import saving
 from vit_jax.models import cost, registry
 from vit_jax.models.lit import example_inputs
 
@@ -51,3 +52,12 @@ def name_of(lit):
 def test_its_models_for_tests_are_found_and_not_listed():
   assert {"testing", "testing-unpooled"} <= {*registry.MODELS}
   assert not vit_jax.list_models("testing*") and not [n for n in cost.costs() if "testing" in n]
+
+
+def test_nothing_else_is_taken_for_them():
+  """A small ViT is saved as the row that it is nearest to; these two are no rows to be near to."""
+  small = dict(hidden_size=12, num_layers=1, mlp_dim=10, num_heads=2)
+  assert saving.nearest_row(vit_jax.create_model("ViT-Ti_16", **small)) == "ViT-Ti_16"
+  lit = vit_jax.create_model("LiT-B16B_2", img=dict(small, name="ViT-Ti_16"))
+  assert registry.fields_of(lit)["img"]["name"].startswith("ViT-")
+  assert saving.nearest_row(vit_jax.create_model("testing", num_classes=3)) == "testing"
