@@ -15,6 +15,7 @@ from ml_collections import config_dict
 from vit_jax.errors import UserError, nearest
 from vit_jax.keys import Key
 from vit_jax.models import registry, timm_names
+from vit_jax.models.presets import short_name
 from vit_jax.training import plan as plan_lib
 
 
@@ -212,13 +213,6 @@ def digits_config() -> ml_collections.ConfigDict:
   return complete(config)
 
 
-def short_name(name: str) -> str:
-  """ "ViT-B_16" -> "b16", "R50+ViT-L_32" -> "r50_l32": the ancestor's spelling in configs."""
-  short = re.sub(r"(?<![A-Za-z])ViT-", "", name).replace("+", "_")  # "MobileViT-" stays.
-  short = re.sub(r"_(\d+)", r"\1", short).replace("-", "_")
-  return short if short[0] in "gG" else short.lower()  # g and G are two sizes.
-
-
 def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
   """All fields of a model, so that each can be set as --config.model.FIELD=VALUE.
 
@@ -230,18 +224,24 @@ def model_config(name: str, **overrides) -> ml_collections.ConfigDict:
 
 
 def find_model(short: str, prefix: str = "") -> str:
-  """Registry name for a short one ("b16") or a full one ("ViT-B_16").
+  """Registry name for a short one ("b16") or a full one ("ViT-B_16"), however it is punctuated.
 
   Args:
     short: the name.
     prefix: of the models to choose from, such as "Mixer-", which short names then leave out.
   """
-  models = registry.list_models(f"{prefix}*")
-  names = {short_name(name.removeprefix(prefix).lstrip("-")): name for name in models}
+  models = [name for name in registry.MODELS if name.startswith(prefix)]
+  names = {short_name(name, prefix): name for name in models}
   if short in names:
     return names[short]
   if short in models:
     return short
+  # "B_16", "vit_b16", "lit_b16b_2", and "swin_t" where the prefix is left out.
+  plain = lambda text: re.sub(r"[^a-z0-9.]", "", text.lower())
+  spellings = lambda name: map(plain, (name, short_name(name), short_name(name, prefix)))
+  alike = [name for name in models if plain(short) in spellings(name)]
+  if len(alike) == 1:  # "vit_g16" is two models.
+    return alike[0]
   if ours := timm_names.ours(short):
     spelled = next((repr(key) for key, name in names.items() if name == ours), None)
     where = f"here it is called {spelled}" if spelled else f"it is {ours!r}, of another family"

@@ -6,7 +6,8 @@ r"""Trains a DeiT on ImageNet alone, or fine-tunes one: arXiv:2012.12877.
 
 The argument is MODEL,DATASET: ti16, s16, b16, each with _distilled, and imagenet2012 (from scratch,
 Table 9 of the paper) or cifar10 and cifar100 (fine-tuning of the released weights, with the
-ancestor's settings and no teacher). From scratch a distilled model learns from a teacher as well:
+ancestor's settings and no teacher; also of DeiT-III, 3_s16 to 3_h14). From scratch a distilled
+model learns from a teacher as well:
 
     vit-jax train --config=configs/deit.py:s16_distilled,imagenet2012 --workdir=runs/deit-s16d \
         --config.distill.teacher=BiT-R101x1 \
@@ -63,7 +64,7 @@ def get_config(arg: str = "s16,imagenet2012") -> ml_collections.ConfigDict:
       f"digits_distilled; it got {arg!r}."
     )
   model, dataset = arg.split(",")
-  name = common.find_model(model, prefix="DeiT-")
+  name = common.find_model(model, prefix="DeiT")
   config = common.get_config()
   config.model = common.model_config(name)
   if dataset != "imagenet2012":
@@ -71,6 +72,11 @@ def get_config(arg: str = "s16,imagenet2012") -> ml_collections.ConfigDict:
     config.pp.crop = registry.get_entry(name).input.image_size
     config.model_or_filename = name
     return config
+  if name.startswith("DeiT3-"):
+    raise UserError(
+      f"the recipe of {name} (arXiv:2204.07118) is not here; fine-tune its released weights, as in "
+      f"configs/deit.py:{model},cifar10."
+    )
   common.set_imagenet_from_scratch(config, batch=1_024, warmup_epochs=5)
   config.model.drop_path_rate = 0.1
   config.ema_decay = 0.99996

@@ -4,9 +4,9 @@ r"""Trains a MobileViT on ImageNet alone, or fine-tunes one: arXiv:2110.02178, V
 
     vit-jax train --config=configs/mobilevit.py:s,imagenet2012 --workdir=runs/mobilevit-s
 
-The argument is MODEL,DATASET: xxs, xs, s, or v2_0.5 to v2_2.0, and imagenet2012 (from scratch,
-section 4.1) or cifar10 and cifar100 (fine-tuning of the released weights, with the ancestor's
-settings, at 256 pixels).
+The argument is MODEL,DATASET: xxs, xs, s, or v2_0.5 to v2_2.0 (timm's mobilevit_xxs and
+mobilevitv2_050 are understood too), and imagenet2012 (from scratch, section 4.1) or cifar10 and
+cifar100 (fine-tuning of the released weights, with the ancestor's settings, at 256 pixels).
 
 300 epochs of AdamW at batch 1024: rate 2e-3 with 3,000 steps of warm-up, weight decay 0.01, label
 smoothing 0.1, and an average of the weights. Each step trains at one of five sizes (section 3.3);
@@ -26,6 +26,8 @@ Test accuracy 99.2%, 100.0% and 98.9% with seeds 0, 1 and 2 (1-nearest-neighbour
 minutes on two cores (AMD EPYC) that were busy with other work.
 """
 
+import re
+
 import ml_collections
 
 from vit_jax.configs import common
@@ -42,6 +44,7 @@ def get_config(arg: str = "s,imagenet2012") -> ml_collections.ConfigDict:
       f"digits; it got {arg!r}."
     )
   model, dataset = arg.split(",")
+  model = re.sub(r"(?<=v2_)\d{3}$", lambda percent: str(int(percent[0]) / 100), model)  # timm's.
   name = common.find_model(model, prefix="MobileViT")
   config = common.get_config()
   config.model = common.model_config(name)

@@ -307,7 +307,8 @@ def nearest_row(model: nn.Module, name: str | None = None) -> str:
   exact = [name for name in rows if _is_built_from(model, registry.MODELS[name])]
   if name in (exact or rows):
     return name
-  return (exact or sorted(rows, key=unlike))[0]
+  listed = [name for name in rows if registry.MODELS[name].listed]
+  return (exact or sorted(listed, key=unlike))[0]
 
 
 def _is_plain(value: Any) -> bool:

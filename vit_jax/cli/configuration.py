@@ -29,15 +29,21 @@ def shipped_configs() -> pathlib.Path:
 
 
 def find_config(path: str) -> pathlib.Path:
-  """Resolves a config file: as it stands first, then among the shipped ones."""
+  """Resolves a config file: as it stands first, then among the shipped ones, by `configs/NAME.py`.
+
+  Users of the ancestor type `$(pwd)/vit_jax/configs/NAME.py`, wherever they are.
+  """
   asked = pathlib.Path(path)
   if asked.is_file():
     return asked
   folder = shipped_configs()
-  if asked.parts[:1] == ("configs",) and folder.joinpath(*asked.parts[1:]).is_file():
-    return folder.joinpath(*asked.parts[1:])
-  known = [f"configs/{p.name}" for p in sorted(folder.glob("*.py")) if p.stem[0] != "_"]
-  known.remove("configs/common.py")
+  ends = asked.parent.parts[-2:]
+  if ends in (("configs",), ("vit_jax", "configs")) and (folder / asked.name).is_file():
+    if asked.is_absolute():
+      log.info("there is no file %s; taking configs/%s of vit_jax", path, asked.name)
+    return folder / asked.name
+  others = ("__init__", "common", "inference_time")
+  known = [f"configs/{p.name}" for p in sorted(folder.glob("*.py")) if p.stem not in others]
   near = nearest(path, known) or f"; shipped ones are {', '.join(known)}."
   raise UserError(f"there is no config file {path!r}{near}")
 

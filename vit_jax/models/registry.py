@@ -68,7 +68,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
   return [
     name
     for name, entry in MODELS.items()
-    if fnmatch.fnmatchcase(name, pattern) and (entry.weights or not pretrained)
+    if entry.listed and fnmatch.fnmatchcase(name, pattern) and (entry.weights or not pretrained)
   ]
 
 
@@ -197,7 +197,9 @@ def fields_of(model: nn.Module, usual: nn.Module | None = None) -> dict[str, Any
 
 def _tower_fields(tower: nn.Module) -> dict[str, Any]:
   """A tower as the name that it differs least from, and what differs."""
-  rows = {name: (entry.module, entry.config) for name, entry in MODELS.items()} | TEXT_TOWERS
+  rows = {
+    name: (row.module, row.config) for name, row in MODELS.items() if row.listed
+  } | TEXT_TOWERS
   built = {n: _build(n, m, c, {}) for n, (m, c) in rows.items() if m is type(tower)}
   differing = {name: fields_of(tower, model) for name, model in built.items()}
   name = min(differing, key=lambda name: len({*differing[name]} - {*TOWER_FIELDS}))

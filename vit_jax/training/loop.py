@@ -17,6 +17,7 @@ import jax
 import ml_collections
 from etils import epath
 
+from vit_jax.checkpoints import released
 from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
@@ -86,6 +87,8 @@ def train_and_evaluate(
     raise UserError(
       f"{workdir} holds a run, and --resume=never asks for a new one; use another workdir."
     )
+  if not earlier:
+    released.check(plan.model.name, plan.pretrained_dir, plan.model_or_filename, plan.dataset)
   data = run_data.open_run_data(plan, workdir, earlier)
   plan = data.planned(plan)
   if earlier:
