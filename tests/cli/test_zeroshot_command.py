@@ -26,6 +26,7 @@ def here(tmp_path_factory):
   (root / "ten.txt").write_text("zero, nought\n" + "\n".join(NAMES[1:]))
   (root / "templates.txt").write_text("{}\nthe number {}\na handwritten {}\nthe digit {}\n")
   (root / "no_place.txt").write_text("{}\na photo\n")
+  (root / "no_room.txt").write_text("{}\na photo, taken at night, of {}\n")
   (root / "empty.txt").write_text("\n")
   (root / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\ncat\n")
   return root
@@ -115,6 +116,17 @@ def test_digits_of_a_file(said):
     (
       "zeroshot --workdir=run --templates=no_place.txt --images images",
       "'a photo' must have exactly one {}",
+    ),
+    *(
+      (
+        f"{line} --templates=no_room.txt",
+        "'a photo, taken at night, of {}' has no room for 'one', 'two', 'pair' and 1 other: only",
+      )
+      for line in (
+        "zeroshot --workdir=run --classes=three.txt --images images",
+        f"predict --model={NAME} --checkpoint=lit.npz --classes=three.txt images --json",
+        f"evaluate --model={NAME} --checkpoint=lit.npz --classes=three.txt --dataset=digits",
+      )
     ),
     (
       f"zeroshot --model={NAME} --vocabulary=none.txt --classes=ten.txt --images images",

@@ -64,6 +64,19 @@ def test_a_run_names_its_metric(finished, capsys):
   assert best["step"] == info.step
 
 
+def test_texts_that_are_cut_are_counted(dataset, tmp_path, caplog):
+  """Those of training, and of both splits that are evaluated; "light grey" has ten bytes."""
+  short = config(dataset, total_steps=1)
+  short.model.txt.max_len = 9
+  train_and_evaluate(short, tmp_path / "run")
+  told = [
+    r.getMessage() for r in caplog.records if "are longer than the 8 tokens" in r.getMessage()
+  ]
+  for what in ("texts of val", "texts of test", "training texts looked at"):
+    [line] = [line for line in told if f" 16 {what} are " in line]
+    assert line.startswith("8 of 16 ") and "the longest has 10" in line
+
+
 def test_the_closing_line_names_it(finished, dataset, capsys, monkeypatch):
   workdir, results = finished
   path = workdir.parent / "config.py"

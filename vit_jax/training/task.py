@@ -10,6 +10,7 @@ other plan learns to classify; with `distill` from a teacher, too.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,12 +20,15 @@ import numpy as np
 
 from vit_jax.checkpoints import vocabulary
 from vit_jax.data import sources, text
+from vit_jax.data.captions import CaptionedSource
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, retrieval, zeroshot
 from vit_jax.models import deit
 from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
+
+COUNTED_TEXTS = 10_000  # Images whose texts are looked at before training.
 
 
 class Evaluator(Protocol):
@@ -184,6 +188,13 @@ class Pairs(Task):
   def evaluator(self, model, splits, mesh) -> Evaluator:
     options, tokenizer = _evaluation(self.plan, mesh), self.captions.tokenizer
     return retrieval.RetrievalEvaluator(model, splits, self.plan.pp, tokenizer, **options)
+
+  def rows(self, train, mesh) -> dict[str, np.ndarray]:
+    if isinstance(train, CaptionedSource):
+      some = train.texts[:: math.ceil(len(train) / COUNTED_TEXTS)]
+      ids = [self.captions.tokenizer.ids(text) for own in some for text in own]
+      self.captions.tokenizer.tell_clipped(ids, "training texts looked at")
+    return {}
 
 
 @dataclasses.dataclass(frozen=True)
