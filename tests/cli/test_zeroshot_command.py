@@ -28,7 +28,8 @@ def here(tmp_path_factory):
   (root / "no_place.txt").write_text("{}\na photo\n")
   (root / "no_room.txt").write_text("{}\na photo, taken at night, of {}\n")
   (root / "empty.txt").write_text("\n")
-  (root / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\ncat\n")
+  (root / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", *NAMES]))
+  (root / "unknown.txt").write_text("one\ntwice\nthrice, trio\nquartet\n")
   return root
 
 
@@ -139,6 +140,10 @@ def test_digits_of_a_file(said):
     (
       f"zeroshot --model={NAME} --vocabulary=vocab.txt --classes=ten.txt --images images",
       "LiT-B16B_2.npz is not in the cache",
+    ),
+    (
+      f"zeroshot --model={NAME} --vocabulary=vocab.txt --classes=unknown.txt --images images",
+      "'twice', 'thrice' and 'quartet' become the same tokens: the vocabulary does not know",
     ),
     (
       f"zeroshot --model={NAME} --checkpoint=lit.npz --vocabulary=ten.txt --dataset=digits",

@@ -81,9 +81,7 @@ class RetrievalEvaluator:
     for name in self._batches:
       texts = _texts(name, splits[name])
       owners = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
-      ids = [tokenizer.ids(text) for own in texts for text in own]
-      tokenizer.tell_clipped(ids, f"texts of {name}")
-      self._texts[name] = tokenizer.clipped(ids), owners
+      self._texts[name] = tokenizer([text for own in texts for text in own]), owners
 
     def embed(variables: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
       images = transforms.normalize(batch["image"], preprocessing.mean, preprocessing.std)

@@ -28,7 +28,7 @@ from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
 
-COUNTED_TEXTS = 10_000  # Images whose texts are looked at before training.
+COUNTED = 10_000  # Images whose texts are looked at before training.
 
 
 class Evaluator(Protocol):
@@ -187,14 +187,20 @@ class Pairs(Task):
 
   def evaluator(self, model, splits, mesh) -> Evaluator:
     options, tokenizer = _evaluation(self.plan, mesh), self.captions.tokenizer
+    for split, source in splits.items():
+      self._tell_cut(source, f"texts of {split}")
     return retrieval.RetrievalEvaluator(model, splits, self.plan.pp, tokenizer, **options)
 
   def rows(self, train, mesh) -> dict[str, np.ndarray]:
-    if isinstance(train, CaptionedSource):
-      some = train.texts[:: math.ceil(len(train) / COUNTED_TEXTS)]
-      ids = [self.captions.tokenizer.ids(text) for own in some for text in own]
-      self.captions.tokenizer.tell_clipped(ids, "training texts looked at")
+    self._tell_cut(train, "training texts")
     return {}
+
+  def _tell_cut(self, source: sources.Source | None, what: str) -> None:
+    """Logs how many texts are longer than what is read of them; of a large source by a sample."""
+    if isinstance(source, CaptionedSource) and len(source):
+      every = math.ceil(len(source) / COUNTED)
+      ids = [self.captions.tokenizer.ids(text) for own in source.texts[::every] for text in own]
+      self.captions.tokenizer.tell_clipped(ids, what + " looked at" * (every > 1))
 
 
 @dataclasses.dataclass(frozen=True)
