@@ -113,6 +113,18 @@ def test_nan_is_null_in_json(said):
   assert any("1 of 2 images have no probabilities" in line for line in logged)
 
 
+def test_the_order_is_that_of_the_logits_where_probabilities_are_rounded(said, monkeypatch):
+  class Sure(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+      return jnp.tile(jnp.array([100.0, 200.0, 300.0]), (len(images), 1))
+
+  found = classifier.Classifier("none", Sure(), {}, SPEC, NAMES)
+  monkeypatch.setattr(subject, "load", lambda *arguments: found)
+  photo("a.png")
+  assert said("a.png")[1] == "a.png  寿司 100.0%  light 0.0%  dark 0.0%\n"
+
+
 def test_evaluate_prints_null_for_nan(monkeypatch, capsys):
   result = {"accuracy": 0.5, "loss": float("nan"), "examples": 2}
   examples = classifier.Examples("val", None, "photos", NAMES)

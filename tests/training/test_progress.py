@@ -273,7 +273,9 @@ def test_a_run_of_one_step(tmp_path, monkeypatch):
 
   text = (tmp_path / "run" / "results.json").read_text()
   assert json.loads(text, parse_constant=refuse) == results
-  assert legends == [[["train (one batch):\nsmoothed labels", "val"], ["train (one batch)", "val"]]]
+  assert legends == [
+    [["train (one batch)\nwith smoothed labels", "val"], ["train (one batch)", "val"]]
+  ]
 
 
 DISTILL = plan_lib.DistillPlan(teacher="runs/teacher")
@@ -291,10 +293,10 @@ TEXT = plan_lib.TextPlan("bytes", 24)
     ({"distill": DISTILL}, "distillation", ""),
     (
       {"label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "distill": DISTILL},
-      "smoothed labels, mixup, cutmix, distillation",
+      "smoothed labels, mixup,\ncutmix, distillation",
       "mixup, cutmix",
     ),
-    ({"text": TEXT}, "contrastive", "contrastive"),
+    ({"text": TEXT}, "the texts of the batch", "the texts of the batch"),
   ],
 )
 def test_curves_say_what_training_measures_otherwise(
@@ -308,5 +310,5 @@ def test_curves_say_what_training_measures_otherwise(
   plan = dataclasses.replace(plan_lib.make_plan(tiny_run.config()), **changes)
   progress.plot_curves(tmp_path, plan=plan)
   [[(of_loss, _), (of_accuracy, _)]] = legends
-  assert of_loss == "train (one batch)" + (f":\n{loss}" if loss else "")
-  assert of_accuracy == "train (one batch)" + (f":\n{accuracy}" if accuracy else "")
+  assert of_loss == "train (one batch)" + (f"\nwith {loss}" if loss else "")
+  assert of_accuracy == "train (one batch)" + (f"\nwith {accuracy}" if accuracy else "")

@@ -38,6 +38,9 @@ class Progress:
   steps later. Each line of `metrics.jsonl` is `{"step": ..., "train/loss": ...}` or
   `{"step": ..., "val/accuracy": ...}`, with the evaluator's own scores; a continued run appends
   where its checkpoint stands.
+
+  A rate is that of the last steps that took `RATE_SECONDS` or more, of training alone. The time
+  left (ETA) adds to the steps the evaluations and saves, at as many seconds a step as until now.
   """
 
   def __init__(
@@ -218,7 +221,6 @@ class Progress:
     )
     line = f"step {step}/{self._total_steps}  loss {values['loss']:.4f}"
     if rate:
-      # With the evaluations and saves that are to come, if as many and as long as before.
       left = (self._total_steps - step) * (1 / rate + self._pauses.per_step)
       line += f"  {rate * self._batch:,.0f} img/s  ETA {_clock_time(left)}"
     if self._bar.disable:
@@ -299,7 +301,7 @@ def plot_curves(
   score.set(xlabel="step", ylabel={"accuracy": "top-1 accuracy"}.get(metric, metric))
   for axes in (loss, score):
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize="small")
   path = epath.Path(workdir) / CURVES
   with path.open("wb") as file:
     figure.savefig(file, format="png", dpi=120)
@@ -310,14 +312,15 @@ def _train_labels(plan: Plan | None) -> tuple[str, str]:
   """What the legend calls the loss and the accuracy in training."""
   if plan is None:
     found = [], []
-  elif plan.text:  # An image is compared with the texts of its batch.
-    found = ["contrastive"], ["contrastive"]
+  elif plan.text:  # Validation compares an image with all texts, or with the classes.
+    found = ["the texts of the batch"], ["the texts of the batch"]
   else:
     mixed = [name for name in ("mixup", "cutmix") if getattr(plan, name)]
     smoothed = ["smoothed labels"] if plan.label_smoothing else []
     found = [*smoothed, *mixed, *(["distillation"] if plan.distill else [])], mixed
-  label = "train (one batch)"
-  return tuple(f"{label}:\n{', '.join(told)}" if told else label for told in found)
+  # Two in a line, lest the legend hide the curve.
+  lines = [[", ".join(told[k : k + 2]) for k in range(0, len(told), 2)] for told in found]
+  return tuple("train (one batch)" + "\nwith " * bool(own) + ",\n".join(own) for own in lines)
 
 
 def _clock_time(seconds: float) -> str:
