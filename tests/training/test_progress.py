@@ -90,6 +90,15 @@ def test_infinite_values_stay_json(tmp_path):
   assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] is None
 
 
+def test_a_line_of_before_with_nan_becomes_json(tmp_path):
+  (tmp_path / "metrics.jsonl").write_text('{"step": 2, "train/loss": NaN, "train/x": -Infinity}\n')
+  p, _ = _progress(tmp_path, start_step=4)
+  with p:
+    pass
+  line = '{"step": 2, "train/loss": null, "train/x": null}\n'
+  assert (tmp_path / "metrics.jsonl").read_text() == line
+
+
 def test_a_run_that_goes_back_repeats_no_step(tmp_path):
   p, _ = _progress(tmp_path)
   with p:
@@ -271,11 +280,14 @@ def test_a_run_of_one_step(tmp_path, monkeypatch):
   def refuse(constant):
     raise ValueError(constant)
 
-  text = (tmp_path / "run" / "results.json").read_text()
-  assert json.loads(text, parse_constant=refuse) == results
+  path = tmp_path / "run" / "results.json"
+  assert json.loads(path.read_text(), parse_constant=refuse) == results
   assert legends == [
     [["train (one batch)\nwith smoothed labels", "val"], ["train (one batch)", "val"]]
   ]
+  # A score that was not finite is null there, and the run as complete as any.
+  path.write_text(json.dumps({**results, "test": {**results["test"], "loss": None}}))
+  assert train_and_evaluate(config, tmp_path / "run")["test"]["loss"] is None
 
 
 DISTILL = plan_lib.DistillPlan(teacher="runs/teacher")

@@ -201,7 +201,8 @@ def predict(
       return transform({"image": pathlib.Path(path).read_bytes(), "label": 0})["image"]
     except (OSError, decode.BadImage) as error:
       left_out.append(f"{printable(str(path))} ({getattr(error, 'strerror', None) or error})")
-      log.warning("skipped %s", left_out[-1])
+      if len(paths) > 1:  # Of a single one the error tells.
+        log.warning("skipped %s", left_out[-1])
       return None
     except Exception as error:
       error.add_note(f"It happened with the image {path}.")
