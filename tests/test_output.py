@@ -4,6 +4,7 @@
 
 import json
 import os
+import pathlib
 
 import pytest
 
@@ -25,6 +26,14 @@ def test_what_json_does_not_have_is_null():
   value = {"a": [float("nan"), (1.5, float("inf"))], "b": {"c": -float("inf")}, "d": None, "e": 3}
   expected = {"a": [None, [1.5, None]], "b": {"c": None}, "d": None, "e": 3}
   assert strict(output.to_json(value)) == strict(output.to_json(value, indent=1)) == expected
+
+
+def test_commands_and_the_files_of_a_run_are_written_by_it():
+  package = pathlib.Path(output.__file__).parent
+  files = [*(package / "cli").glob("*.py"), package / "training" / "records.py"]
+  files += [package / "training" / name for name in ("loop.py", "progress.py")]
+  assert len(files) > 10
+  assert [path.name for path in files if "json.dump" in path.read_text()] == []
 
 
 @pytest.mark.parametrize(

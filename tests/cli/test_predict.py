@@ -86,6 +86,15 @@ def test_names_that_are_not_utf8(said):
   out.encode("ascii")
 
 
+def test_samples_of_a_class_whose_name_is_not_utf8(capsys):
+  for name in (b"data/caf\xe9/1.png", b"data/tea/1.png"):
+    for k in range(10):
+      photo(name.replace(b"1", b"%d" % k))
+  assert app.main(["sample", "--dataset=data", "--out=out", "--split=train"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert lines and {line.split("-")[1] for line in lines} == {"caf\\xe9.png", "tea.png"}
+
+
 def test_a_bad_file_whose_name_is_not_utf8_is_named(said):
   photo("good.png")
   pathlib.Path(os.fsdecode(b"caf\xe9.png")).write_text("no image")
@@ -230,6 +239,20 @@ def test_a_directory_among_files(said):
     assert len(told) == (arguments in (typed, ["photos/*"]))
   code, _, logged = said("photos/none")
   assert code == 2 and "the folder photos/none holds no images" in logged[-1]
+
+
+def test_a_directory_that_cannot_be_read(said, monkeypatch):
+  photo("a.png")
+  photo("closed/b.png")
+  access = os.access
+  closed = lambda path, mode: os.path.basename(path) != "closed" and access(path, mode)
+  monkeypatch.setattr(os, "access", closed)  # Permissions do not keep root out.
+  told = "the folder closed cannot be read; make it readable for this user."
+  for arguments in (["a.png", "closed"], ["*"]):
+    code, out, logged = said(*arguments, "--json")
+    assert code == 0 and paths_of(out) == ["a.png"] and logged == [f"left out: {told}"]
+  code, _, logged = said("closed")
+  assert code == 2 and logged == [f"vit-jax predict: {told}"]
 
 
 def test_a_pipe_that_a_pattern_matches_is_not_waited_for(said):

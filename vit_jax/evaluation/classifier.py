@@ -112,13 +112,15 @@ def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
 
   What a pattern matches is treated as if it had been given itself, as a shell would do it. A file
   is listed once, at its first place. Whether it can be read is seen when it is: a broken link is
-  listed. A folder that cannot be read or has no images is named in the log.
+  listed. A folder that cannot be read, or has no images, is named in the log where there are other
+  images.
 
   Raises:
-    UserError: naming the first path that is nothing of these; or no image is found.
+    UserError: naming the first path that is nothing of these; no image is found; or there is a
+      folder that cannot be read inside one that is searched.
   """
   found: dict[str, pathlib.Path] = {}  # By the absolute path.
-  problems: list[UserError] = []
+  problems: list[str] = []
   for path in paths:
     matches = [path] if os.path.lexists(path) else _matches(path)
     if not matches:
@@ -126,13 +128,13 @@ def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
         f"there is no image, folder or pattern match at {path or repr(path)}; check the path."
       )
     for match in matches:
-      try:
-        for file in _images_in(match) if os.path.isdir(match) else [pathlib.Path(match)]:
-          found.setdefault(os.path.abspath(file), file)
-      except UserError as error:
-        problems.append(error)
+      images, problem = _images_in(match) if os.path.isdir(match) else ([pathlib.Path(match)], None)
+      for image in images:
+        found.setdefault(os.path.abspath(image), image)
+      if problem:
+        problems.append(problem)
   if not found:
-    raise problems[0]
+    raise UserError(problems[0])
   for problem in problems:
     log.warning("left out: %s", problem)
   return [*found.values()]
@@ -148,15 +150,18 @@ def _matches(pattern: str) -> list[str]:
   return [m for m in matches if os.path.isfile(m) or os.path.isdir(m) or not os.path.exists(m)]
 
 
-def _images_in(folder: str) -> list[pathlib.Path]:
+def _images_in(folder: str) -> tuple[list[pathlib.Path], str | None]:
+  """The images of a folder, or why there are none."""
+  if not os.access(folder, os.R_OK | os.X_OK):
+    return [], f"the folder {folder} cannot be read; make it readable for this user."
   inside = listing.list_folder(folder)
   others = listing.told(inside.left_out)
   if not inside.images:
     only = f" that can be read, only files of other kinds ({others})" if others else ""
-    raise UserError(f"the folder {folder} holds no images{only}; pass a folder with images.")
+    return [], f"the folder {folder} holds no images{only}; pass a folder with images."
   if others:
     log.warning("%s: left out %s (not images that can be read)", folder, others)
-  return [pathlib.Path(folder) / name for name in inside.images]
+  return [pathlib.Path(folder) / name for name in inside.images], None
 
 
 @dataclasses.dataclass(frozen=True)
