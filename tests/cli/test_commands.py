@@ -163,8 +163,9 @@ def test_a_folder_of_photos_end_to_end(tmp_path, capfd, caplog):
 
   assert app.main(["predict", f"--workdir={workdir}", str(photos / "train"), "--json"]) == 0
   rows = json.loads(capfd.readouterr().out)
-  last = " ".join(record.getMessage() for record in caplog.records[-2:])  # Read by threads.
+  last = " ".join(record.getMessage() for record in caplog.records[-3:])  # Read by threads.
   assert len(rows) == 12 + 4 and "corrupt.JPG" in last and "text.png" in last
+  assert last.endswith("2 of 18 files are left out: they cannot be read")
   assert {c["name"] for c in rows[0]["classes"]} == {"nature", "built"}
 
   # With the share of bad images at its default the same folder is refused.

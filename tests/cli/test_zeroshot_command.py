@@ -26,8 +26,10 @@ def here(tmp_path_factory):
   (root / "ten.txt").write_text("zero, nought\n" + "\n".join(NAMES[1:]))
   (root / "templates.txt").write_text("{}\nthe number {}\na handwritten {}\nthe digit {}\n")
   (root / "no_place.txt").write_text("{}\na photo\n")
+  (root / "no_room.txt").write_text("{}\na photo, taken at night, of {}\n")
   (root / "empty.txt").write_text("\n")
-  (root / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\ncat\n")
+  (root / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", *NAMES]))
+  (root / "unknown.txt").write_text("one\ntwice\nthrice, trio\nquartet\n")
   return root
 
 
@@ -116,6 +118,17 @@ def test_digits_of_a_file(said):
       "zeroshot --workdir=run --templates=no_place.txt --images images",
       "'a photo' must have exactly one {}",
     ),
+    *(
+      (
+        f"{line} --templates=no_room.txt",
+        "'a photo, taken at night, of {}' has no room for 'one', 'two', 'pair' and 1 other: only",
+      )
+      for line in (
+        "zeroshot --workdir=run --classes=three.txt --images images",
+        f"predict --model={NAME} --checkpoint=lit.npz --classes=three.txt images --json",
+        f"evaluate --model={NAME} --checkpoint=lit.npz --classes=three.txt --dataset=digits",
+      )
+    ),
     (
       f"zeroshot --model={NAME} --vocabulary=none.txt --classes=ten.txt --images images",
       "no vocabulary file none.txt; pass the path of a vocab.txt",
@@ -127,6 +140,10 @@ def test_digits_of_a_file(said):
     (
       f"zeroshot --model={NAME} --vocabulary=vocab.txt --classes=ten.txt --images images",
       "LiT-B16B_2.npz is not in the cache",
+    ),
+    (
+      f"zeroshot --model={NAME} --vocabulary=vocab.txt --classes=unknown.txt --images images",
+      "'twice', 'thrice' and 'quartet' become the same tokens: the vocabulary does not know",
     ),
     (
       f"zeroshot --model={NAME} --checkpoint=lit.npz --vocabulary=ten.txt --dataset=digits",

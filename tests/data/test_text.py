@@ -177,6 +177,28 @@ def test_bytes_by_hand():
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("max_len", [2, 5, 300])
+def test_all_ids_are_known_before_they_are_clipped(files, kind, max_len, caplog):
+  tokenizer = make_tokenizer(kind, files[kind], max_len)
+  texts = [*TEXTS, "a dog \ud83d"]
+  ids = [tokenizer.ids(text) for text in texts]
+  assert ids == [make_tokenizer(kind, files[kind], 5000).ids(text) for text in texts]
+  np.testing.assert_array_equal(tokenizer.clipped(ids), tokenizer(texts))
+  tokenizer.tell_clipped(ids, "texts")
+  lengths = [len(own) for own in ids]
+  cut = sum(length > max_len - 1 for length in lengths)
+  assert [record.getMessage() for record in caplog.records] == (
+    [
+      f"{cut} of {len(texts)} texts are longer than the {max_len - 1} tokens that are read of a "
+      f"text, the longest has {max(lengths)}; what follows is left out"
+    ]
+    if cut
+    else []
+  )
+  assert cut or max_len == 300
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
 def test_a_pickled_tokenizer_is_the_same(files, kind):
   tokenizer = make_tokenizer(kind, files[kind])
   again = pickle.loads(pickle.dumps(tokenizer))

@@ -63,28 +63,60 @@ def test_counts_every_example_once(examples, size):
   assert result["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_top5_of_three_classes_is_one():
+@pytest.mark.parametrize("classes", [1, 2, 5, 6, 7])
+def test_top5_is_left_out_where_it_is_always_one(classes):
   images, labels = _data(20)
-  step = make_eval_step(Pixels(classes=3), mean=(0.5,), std=(0.5,))
-  result = evaluate(step, {}, _batches(images, labels % 3, 8))
-  assert result["top5"] == 1.0 and result["accuracy"] < 1.0
+  step = make_eval_step(Pixels(classes=classes), mean=(0.5,), std=(0.5,))
+  result = evaluate(step, {}, _batches(images, labels % classes, 8))
+  assert set(result) - {"top5"} == {"accuracy", "loss", "examples"}
+  assert ("top5" in result) == (classes > 5)
 
 
-def test_equal_and_nan_logits_do_not_count_as_correct():
-  class Constant(nn.Module):
-    value: float
+def test_top5_is_left_out_of_a_part_of_the_classes():
+  images, labels = _data(20)
+  step = make_eval_step(Pixels(), mean=(0.5,), std=(0.5,), classes=(6, 2, 4, 1, 0))
+  assert "top5" not in evaluate(step, {}, _batches(images, labels % 5, 8))
 
-    @nn.compact
-    def __call__(self, images, train=False):
-      return jnp.full((images.shape[0], 3), self.value)
 
-  images, _ = _data(6)
-  labels = np.array([0, 1, 2, 0, 1, 2], np.int32)
-  accuracy = {}
-  for value in (1.0, float("nan")):
-    step = make_eval_step(Constant(value), mean=(0.5,), std=(0.5,))
-    accuracy[value == value] = evaluate(step, {}, _batches(images, labels, 6))["accuracy"]
-  assert accuracy == {True: pytest.approx(1 / 3), False: 0.0}
+class Constant(nn.Module):
+  logits: tuple[float, ...]
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return jnp.tile(jnp.array(self.logits), (images.shape[0], 1))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+  "logits, first, five",  # The classes that are right, and those that count for top-5.
+  [
+    ((1, 1, 1, 1, 1, 1, 1), {0}, {0, 1, 2, 3, 4}),
+    ((0, 3, 2, 3, 1, 2, 2), {1}, {1, 3, 2, 5, 6}),
+    ((6, 5, 4, 3, 2, 2, 2), {0}, {0, 1, 2, 3, 4}),
+    ((0.0, -0.0, -1, -1, -1, -1, -1), {0}, {0, 1, 2, 3, 4}),
+    # A NaN leaves no order, be it the label's logit or another.
+    ((NAN,) * 7, set(), set()),
+    ((9, 8, 7, 6, 5, 4, NAN), set(), set()),
+    ((NAN, 8, 7, 6, 5, 4, 3), set(), set()),
+    # Infinity has its place in the order.
+    ((0, 1, INF, 2, -INF, 3, 4), {2}, {2, 6, 5, 3, 1}),
+    ((INF, 1, INF, -INF, -INF, -INF, -INF), {0}, {0, 2, 1, 3, 4}),
+    ((-INF,) * 7, {0}, {0, 1, 2, 3, 4}),
+    ((INF,) * 7, {0}, {0, 1, 2, 3, 4}),
+  ],
+)
+def test_ties_nan_and_infinity_by_hand(logits, first, five):
+  images, _ = _data(1)
+  step = make_eval_step(Constant(tuple(map(float, logits))), mean=(0.5,), std=(0.5,))
+  results = {
+    label: evaluate(step, {}, _batches(images, np.array([label], np.int32), 1))
+    for label in range(CLASSES)
+  }
+  assert {label for label, r in results.items() if r["accuracy"] == 1} == first
+  assert {label for label, r in results.items() if r["top5"] == 1} == five
+  assert all(r["examples"] == 1 for r in results.values())
 
 
 def test_evaluator_reads_whole_splits_in_batches_that_fit_the_largest():

@@ -9,15 +9,17 @@ import time
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 import small_lit
 import tiny_run
 
 from vit_jax.data import transforms
-from vit_jax.data.text import ByteTokenizer
+from vit_jax.data.text import TOKENIZERS, ByteTokenizer, make_tokenizer
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier, zeroshot
 from vit_jax.models.registry import create_model
 from vit_jax.training import restore
+from vit_jax.training.loop import train_and_evaluate
 
 NAME = small_lit.NAME
 SMALL = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
@@ -227,11 +229,135 @@ def test_mistakes_in_words_are_found_before_weights_are_fetched(
 
 @pytest.mark.parametrize(
   "names, message",
-  [(("C++", "C", "D"), "'C\\+\\+' and 'C' are one"), (("plus", "+"), "'\\+' is empty")],
+  [
+    (("C++", "C", "D"), "'C\\+\\+' and 'C' are one"),
+    (("plus", "+"), "'\\+' is empty"),
+    (("cat, dog", "owl", "Dog, cat"), "'cat, dog' and 'Dog, cat' are one"),
+    (
+      ("cat", "cat, cat", "cat,Cat", "c-a-t", "CAT"),
+      "'cat', 'cat, cat', 'cat,Cat' and 2 others ar",
+    ),
+  ],
 )
 def test_classes_that_become_the_same_prompts_are_refused(names, message):
   with pytest.raises(UserError, match=message):
     zeroshot.make_prompts(ByteTokenizer(None, 16), names)
+
+
+WORDS = "a photo of the cat dog owl grey parrot heron rare african very old and faded picture"
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+  """One of each kind, for texts of `length` tokens."""
+  root = tmp_path_factory.mktemp("vocabularies")
+  (root / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", *WORDS.split()]))
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter([WORDS] * 50 + WORDS.split() * 50),
+    model_prefix=str(root / "words"),
+    vocab_size=60,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  files = {"bert": root / "vocab.txt", "sentencepiece": root / "words.model", "bytes": None}
+  return lambda kind, length: make_tokenizer(kind, files[kind], length)
+
+
+LONG = "a very old and faded picture of the rare and faded photo {}"
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("templates", [(LONG,), ("{}", "a photo of the {}", LONG, LONG + " cat")])
+@pytest.mark.parametrize("names", [("cat", "dog", "owl"), ("cat, old cat", "dog"), ("cat",)])
+def test_names_that_are_cut_off_are_refused(tokenizers, kind, templates, names):
+  before = len(tokenizers(kind, 99).ids(LONG.format("")))
+  for length in (before, before + 1):  # One place is not for the text.
+    with pytest.raises(UserError) as caught:
+      zeroshot.make_prompts(tokenizers(kind, length), names, templates)
+    said = str(caught.value)
+    assert repr(LONG) in said and "has no room for 'cat'" in said and f"max_len={length}" in said
+    assert len(names) == 1 or "'dog'" in said
+    assert f"the first {length - 1} tokens" in said and "\n" not in said
+  assert zeroshot.make_prompts(tokenizers(kind, before + 3), names, templates).class_names
+
+
+@pytest.mark.parametrize(
+  "kind, length, template",
+  [("bert", 4, "the {}"), ("bytes", 14, "{}"), ("sentencepiece", 4, "the {}")],
+)
+def test_names_that_differ_where_they_are_cut_off_are_refused(tokenizers, kind, length, template):
+  names = ["owl", "african grey parrot", "african grey heron"]
+  with pytest.raises(UserError) as caught:
+    zeroshot.make_prompts(tokenizers(kind, length), names, ("{}", "the {}"))
+  assert str(caught.value) == (
+    f"the template {template!r} has no room for what tells apart 'african grey parrot' and "
+    f"'african grey heron': only the first {length - 1} tokens of a text are read "
+    f"(max_len={length}); shorten the template or the names."
+  )
+
+
+def test_many_names_that_are_cut_off_are_counted(tokenizers):
+  with pytest.raises(UserError, match=r"'class 0', 'class 1', 'class 2' and 997 others: only the"):
+    zeroshot.make_prompts(tokenizers("bytes", 57), [f"class {k}" for k in range(1000)], [LONG])
+
+
+def test_prompts_that_are_cut_and_differ_are_counted(tokenizers, caplog):
+  """As those of long names of ImageNet are in the released models' 16 tokens."""
+  templates = ("a photo of the {}", "the {} of the grey and rare and very very old dog")
+  prompts = zeroshot.make_prompts(tokenizers("bert", 8), ["cat", "owl, grey owl"], templates)
+  assert len(prompts.tokens) == 6
+  [record] = caplog.records
+  assert record.getMessage() == (
+    "3 of 6 prompts are longer than the 7 tokens that are read of a text, the longest has 13; what "
+    "follows is left out"
+  )
+  caplog.clear()
+  zeroshot.make_prompts(tokenizers("bert", 14), ["cat", "owl, grey owl"], templates)
+  assert not caplog.records
+
+
+@pytest.mark.parametrize(
+  "names, message",
+  [
+    (("cat", "zebra", "tapir"), "'zebra' and 'tapir' become the same tokens: the vocabulary does"),
+    (("cat", "old zebra", "old tapir", "old gnu"), "'old zebra', 'old tapir' and 'old gnu' become"),
+    (("résumé dog", "resume dog"), "'résumé dog' and 'resume dog' become the same tokens"),
+    (("cat", "\u200b"), r"the vocabulary has no token for '\\u200b'; write the name in other"),
+  ],
+)
+def test_names_that_the_vocabulary_does_not_tell_apart_are_refused(tokenizers, names, message):
+  for templates in (("{}",), ("{}", "a photo of the {}")):
+    with pytest.raises(UserError, match=message):
+      zeroshot.make_prompts(tokenizers("bert", 16), names, templates)
+
+
+def test_names_that_two_classes_share(tokenizers, caplog):
+  """One name of two things is the user's to give; two names that look the same are told."""
+  bert = tokenizers("bert", 16)
+  assert len(zeroshot.make_prompts(bert, ["parrot, old parrot", "parrot, cat"]).tokens) == 4
+  assert len(zeroshot.make_prompts(bert, ["zebra", "old tapir"]).tokens) == 2
+  assert not caplog.records
+  assert len(zeroshot.make_prompts(bert, ["dog, zebra", "cat, tapir"]).tokens) == 4
+  [record] = caplog.records
+  assert record.getMessage().startswith(
+    "2 prompts of different classes become the same tokens, such as those of 'zebra' and 'tapir'"
+  )
+
+
+def test_a_class_whose_own_names_are_cut_to_the_same_is_no_mistake(tokenizers):
+  names = ["african grey parrot, african grey heron", "cat"]
+  prompts = zeroshot.make_prompts(tokenizers("bert", 3), names)
+  assert len(prompts.tokens) == 3 and (prompts.tokens[0] == prompts.tokens[1]).all()
+
+
+def test_training_refuses_templates_without_room(tmp_path):
+  config = small_lit.config()
+  config.text.templates = ("{}", "a photo, taken at night, of the number {}")
+  with pytest.raises(
+    UserError, match=r"no room for 'zero', 'nought', 'one' and 8 others: only .* 23"
+  ):
+    train_and_evaluate(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 def test_many_classes_are_compared_in_linear_time():

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vit_jax.cli import train
-from vit_jax.training import progress, restore
+from vit_jax.data import sources
+from vit_jax.evaluation import retrieval
+from vit_jax.training import plan, progress, restore, task
 from vit_jax.training.loop import train_and_evaluate
 
 SCORES = {"recall@1", "recall@5", "text_to_image_recall@1", "loss", "examples"}
@@ -62,6 +64,24 @@ def test_a_run_names_its_metric(finished, capsys):
   assert info.metrics == results["val"] and info.step == results["best_step"]
   best = max(found, key=lambda r: (r["val/recall@1"], -r["val/loss"], r["step"]))
   assert best["step"] == info.step
+
+
+def test_texts_that_are_cut_are_counted(dataset, monkeypatch, caplog):
+  """Those of training, and of the splits that are evaluated; "light grey" has ten bytes."""
+  short = config(dataset)
+  short.model.txt.max_len = 9
+  data = sources.open_dataset(str(dataset))
+  own = task.make_task(plan.make_plan(short), ())
+  monkeypatch.setattr(retrieval, "RetrievalEvaluator", lambda *arguments, **options: None)
+  own.evaluator(None, {"val": data.source("val"), "test": data.source("test")}, None)
+  own.rows(data.source("train"), None)
+  monkeypatch.setattr(task, "COUNTED", 8)
+  own.rows(data.source("train"), None)
+  own.rows(data.source("train").select(np.array([0, 3])), None)  # "black" and "white".
+  told = [record.getMessage().split(" are longer than the 8 tokens") for record in caplog.records]
+  counts = ["8 of 16 texts of val", "8 of 16 texts of test", "8 of 16 training texts"]
+  assert [count for count, _ in told] == [*counts, "4 of 8 training texts looked at"]
+  assert all("the longest has 10;" in rest for _, rest in told)
 
 
 def test_the_closing_line_names_it(finished, dataset, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 """`vit-jax COMMAND ...`: finds the command, and turns errors into a sentence and an exit code."""
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -53,6 +54,8 @@ def run(command: str, argv: list[str]) -> int:
 
 def _speak_in_lines() -> None:
   """Logs to standard error, of other packages without the traceback: what they raise is caught."""
+  if isinstance(sys.stdout, io.TextIOWrapper):  # What the terminal's encoding lacks is escaped.
+    sys.stdout.reconfigure(errors="backslashreplace")
   logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
   logging.getLogger("vit_jax").setLevel(logging.INFO)
   # Orbax logs a failure to save before it raises it, and leaves the rest of the save unawaited.

@@ -3,10 +3,9 @@
 """`vit-jax evaluate`."""
 
 import argparse
-import json
 
 HELP = """\
-Accuracy, top-5 accuracy and loss over every example of a split.
+Accuracy, top-5 accuracy (of more than five classes) and loss over every example of a split.
 
   vit-jax evaluate --workdir=runs/quickstart
   vit-jax evaluate --model=ViT-B_16 --checkpoint=ViT-B_16.npz --dataset=/my/photos --split=val
@@ -38,6 +37,7 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier
+  from vit_jax.output import to_json
 
   if arguments.batch < 1:
     raise UserError(f"--batch={arguments.batch} must be at least 1.")
@@ -47,10 +47,11 @@ def main(argv: list[str]) -> int:
   )
   result = classifier.evaluate_examples(judged, examples, batch=arguments.batch)
   if arguments.json:
-    print(json.dumps({examples.split: result}, indent=1))
+    print(to_json({examples.split: result}, indent=1))
   else:
+    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
     print(
-      f"{examples.split}: accuracy {result['accuracy']:.2%}, top-5 {result['top5']:.2%}, "
-      f"loss {result['loss']:.4f}, {result['examples']} examples"
+      f"{examples.split}: accuracy {result['accuracy']:.2%}, {top5}loss {result['loss']:.4f}, "
+      f"{result['examples']} examples"
     )
   return 0

@@ -3,7 +3,6 @@
 """`vit-jax models`."""
 
 import argparse
-import json
 
 HELP = """\
 Lists the models whose name matches a shell pattern; with --pretrained, their released files.
@@ -27,6 +26,7 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.errors import UserError, nearest
   from vit_jax.models import cost, registry, weights
+  from vit_jax.output import to_json
 
   names = registry.list_models(arguments.pattern, pretrained=arguments.pretrained)
   if not names:
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
       for entry in entries
     ]
   if arguments.json:
-    print(json.dumps(rows, indent=1))
+    print(to_json(rows, indent=1))
   else:
     show(rows)
   return 0

@@ -3,7 +3,6 @@
 """`vit-jax plan`."""
 
 import argparse
-import json
 
 HELP = """\
 Compiles the training step of a config for a TPU slice that is not here, and says what it needs:
@@ -51,16 +50,17 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.cli import configuration
   from vit_jax.dry_run import report, search, text
+  from vit_jax.output import to_json
 
   config = configuration.parse(rest)
   if arguments.search:
     tries = 8 if arguments.tries is None else arguments.tries
     found = search.search(config, topology, classes=arguments.classes, tries=tries)
-    print(json.dumps(found.to_dict(), indent=1) if arguments.json else text.describe_search(found))
+    print(to_json(found.to_dict(), indent=1) if arguments.json else text.describe_search(found))
     return 0
   found = report.dry_run(config, topology, mesh=mesh, classes=arguments.classes)
   if arguments.json:
-    print(json.dumps(found.to_dict(parameters=arguments.parameters), indent=1))
+    print(to_json(found.to_dict(parameters=arguments.parameters), indent=1))
   else:
     print(text.describe(found, parameters=arguments.parameters), end="")
   return 0

@@ -3,7 +3,7 @@
 """`vit-jax predict`."""
 
 import argparse
-import json
+import statistics
 
 HELP = """\
 Names the classes of images. Give files, folders or quoted glob patterns.
@@ -11,6 +11,11 @@ Names the classes of images. Give files, folders or quoted glob patterns.
   vit-jax predict --workdir=runs/quickstart photo.png
   vit-jax predict --model=ViT-B_16 --checkpoint=ViT-B_16.npz 'photos/*.jpg' --json
   vit-jax predict --model=LiT-B16B_2 --classes=names.txt photos
+
+What a pattern matches is treated as if it had been named. A file that is named twice is listed
+once. Files that cannot be read are named on standard error, counted and left out; the exit code is
+2 only if none is left, or a name leads nowhere. In --json a probability that is NaN is null, and a
+byte of a file name that is not UTF-8 is written as \\xe9.
 """
 
 
@@ -31,6 +36,7 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier
+  from vit_jax.output import printable, to_json
 
   if arguments.top < 1:
     raise UserError(f"--top={arguments.top} must be at least 1.")
@@ -47,10 +53,18 @@ def main(argv: list[str]) -> int:
       }
       for result in results
     ]
-    print(json.dumps(rows, indent=1))
+    print(to_json(rows, indent=1))
     return 0
-  width = max(len(result.path) for result in results)
-  for result in results:
+  paths = [printable(result.path) for result in results]
+  width = _width(paths)
+  for path, result in zip(paths, results, strict=True):
     shares = zip(result.classes, result.probabilities, strict=True)
-    print(f"{result.path:<{width}}  " + "  ".join(f"{name} {p:.1%}" for name, p in shares))
+    print(f"{path:<{width}}  " + "  ".join(f"{printable(name)} {p:.1%}" for name, p in shares))
   return 0
+
+
+def _width(names: list[str]) -> int:
+  """Of a column of names, that of the longest but for those that are far longer than most."""
+  lengths = [len(name) for name in names]
+  usual = statistics.median(lengths) + 20
+  return max(length for length in lengths if length <= usual)

@@ -27,10 +27,11 @@ def main(argv: list[str]) -> int:
   arguments = parser.parse_args(argv)
 
   from vit_jax.data import samples, sources
+  from vit_jax.output import printable
 
   data = sources.open_dataset(arguments.dataset)
   for path in samples.write_samples(
     data, arguments.split, arguments.out, count=arguments.count, seed=arguments.seed
   ):
-    print(path)
+    print(printable(str(path)))
   return 0

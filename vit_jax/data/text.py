@@ -8,6 +8,7 @@ The ids are those that the towers of LiT (arXiv:2111.07991) were trained with.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 import string
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -56,13 +59,30 @@ class Tokenizer:
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
       raise UserError(f"a tokenizer takes a list of texts, not {texts!r:.80}; pass [text, ...].")
-    rows = np.full((len(texts), self.max_len), self.pad, np.int32)
-    for row, text in zip(rows, texts, strict=True):
-      # Half of a surrogate pair, as in captions cut by JavaScript, becomes "?".
-      text = text.encode("utf-8", "replace").decode("utf-8")
-      ids = [*self.first, *self._ids(text)[: self.max_len - 1]]
-      row[: len(ids)] = ids
+    return self.clipped([self.ids(text) for text in texts])
+
+  def ids(self, text: str) -> list[int]:
+    """All ids of a text, however many, without `first` and `pad`."""
+    # Half of a surrogate pair, as in captions cut by JavaScript, becomes "?".
+    return self._ids(text.encode("utf-8", "replace").decode("utf-8"))
+
+  def clipped(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """What a call makes of texts with these ids: int32 [texts, max_len]."""
+    rows = np.full((len(ids), self.max_len), self.pad, np.int32)
+    for row, own in zip(rows, ids, strict=True):
+      own = [*self.first, *own[: self.max_len - 1]]
+      row[: len(own)] = own
     return rows
+
+  def tell_clipped(self, ids: Sequence[Sequence[int]], what: str) -> None:
+    """Logs how many of `what` are longer than there is room for, in a line; none if none is."""
+    longest = max(map(len, ids), default=0)
+    if (room := self.max_len - 1) < longest:
+      log.warning(
+        "%d of %d %s are longer than the %d tokens that are read of a text, the longest has %d; "
+        "what follows is left out",
+        *(sum(len(own) > room for own in ids), len(ids), what, room, longest),
+      )
 
   def _ids(self, text: str) -> list[int]:
     raise NotImplementedError

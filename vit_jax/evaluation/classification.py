@@ -19,6 +19,8 @@ from vit_jax.errors import UserError
 from vit_jax.training import losses, sharding
 from vit_jax.training import mesh as mesh_lib
 
+TOP = 5
+
 EvalStep = Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
 
 
@@ -43,8 +45,11 @@ def make_eval_step(
   Returns:
     `step(variables, batch)`, where batch holds uint8 `image` [batch, h, w, c], int32 `label`
     [batch] and float32 `mask` [batch] (0 for padding); gives float32 sums over the real examples:
-    `correct`, `top5`, `loss`, `count`, and `right`, bool [batch]. Top-5 means the best five
-    classes, or all if there are fewer.
+    `correct`, `top5`, `loss`, `count`, and `right`, bool [batch]. An example is right if its label
+    is the first class in the order of the logits, and counts for `top5` if it is among the first
+    five; of equal logits the lower class comes first, as in argmax and top_k. A NaN among the
+    logits leaves no order, so the example is wrong. With five classes or fewer, of which every
+    example would be right, there is no `top5`.
   """
 
   mesh = mesh or mesh_lib.make_mesh()
@@ -57,20 +62,19 @@ def make_eval_step(
       logits = logits[:, jnp.array(classes)]
     label, mask = batch["label"], batch["mask"]
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
-    # The label's rank; a tie goes to the lower class, as in argmax and top_k.
     earlier = jnp.arange(logits.shape[-1]) < label[:, None]
     rank = ((logits > own) | ((logits == own) & earlier)).sum(-1)
-    # A NaN has no rank, and counts as wrong.
-    known = jnp.isfinite(own[:, 0])
-    right = (rank < 1) & known
-    return {
-      "right": right,
+    ordered = ~jnp.isnan(logits).any(-1)
+    right = (rank < 1) & ordered
+    sums = {
       "correct": (mask * right).sum(),
-      "top5": (mask * ((rank < 5) & known)).sum(),
       # `where` rather than a product: a padded example may well have an infinite loss.
       "loss": jnp.where(mask > 0, losses.softmax_cross_entropy(logits, label), 0.0).sum(),
       "count": mask.sum(),
     }
+    if logits.shape[-1] > TOP:
+      sums["top5"] = (mask * ((rank < TOP) & ordered)).sum()
+    return {"right": right, **sums}
 
   return jax.jit(eval_step, out_shardings=mesh_lib.replicated(mesh))
 
@@ -92,6 +96,7 @@ def evaluate(
 
   Returns:
     `{"accuracy", "top5", "loss", "examples"}`: shares in [0, 1], mean loss in nats, and the count.
+    `top5` only with more than five classes.
 
   Raises:
     UserError: if there is no example.
@@ -100,18 +105,15 @@ def evaluate(
   variables = mesh_lib.on_mesh(variables, mesh)
   # Sums stay on the device until the end, so that decoding and computing overlap.
   sums = [eval_step(variables, mesh_lib.place_batch(dict(b), mesh)) for b in batches]
+  sums = jax.device_get(sums)
   # float64 here: a float32 count stops at 2^24 examples.
-  total = {
-    k: float(np.sum([s[k] for s in jax.device_get(sums)], dtype=np.float64))
-    for k in ("correct", "top5", "loss", "count")
-  }
-  count = round(total["count"])
+  total = lambda name: float(np.sum([s[name] for s in sums], dtype=np.float64))
+  count = round(total("count"))
   if not count:
     raise UserError("There is no example to evaluate; check the split and the images.")
+  shares = {"accuracy": "correct", "top5": "top5", "loss": "loss"}
   return {
-    "accuracy": total["correct"] / count,
-    "top5": total["top5"] / count,
-    "loss": total["loss"] / count,
+    **{name: total(own) / count for name, own in shares.items() if own in sums[0]},
     "examples": count,
   }
 

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,15 @@ from jaxtyping import Array, Float
 
 from vit_jax.data import decode, listing, sources, transforms
 from vit_jax.errors import UserError
+from vit_jax.output import printable
 
 if TYPE_CHECKING:
   from vit_jax.training.restore import RunInfo
   from vit_jax.training.run_data import RunData
 
 log = logging.getLogger(__name__)
+
+TELL_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,27 +110,58 @@ def settings_for(
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
   """Expands files, folders (searched for images) and glob patterns, in the order given.
 
+  What a pattern matches is treated as if it had been given itself, as a shell would do it. A file
+  is listed once, at its first place. Whether it can be read is seen when it is: a broken link is
+  listed. A folder that cannot be read, or has no images, is named in the log where there are other
+  images.
+
   Raises:
-    UserError: naming the first path that is nothing of these, or a folder without images.
+    UserError: naming the first path that is nothing of these; no image is found; or there is a
+      folder that cannot be read inside one that is searched.
   """
-  found: list[pathlib.Path] = []
+  found: dict[str, pathlib.Path] = {}  # By the absolute path.
+  problems: list[str] = []
   for path in paths:
-    if os.path.isdir(path):
-      inside = listing.list_folder(path)
-      others = listing.told(inside.left_out)
-      if not inside.images:
-        only = f" that can be read, only files of other kinds ({others})" if others else ""
-        raise UserError(f"the folder {path} holds no images{only}; pass a folder with images.")
-      if others:
-        log.warning("%s: left out %s (not images that can be read)", path, others)
-      found += [pathlib.Path(path) / name for name in inside.images]
-    elif os.path.exists(path):
-      found.append(pathlib.Path(path))
-    elif glob.has_magic(path) and (matches := sorted(glob.glob(path, recursive=True))):
-      found += [pathlib.Path(match) for match in matches if os.path.isfile(match)]
-    else:
-      raise UserError(f"there is no image, folder or pattern match at {path}; check the path.")
-  return found
+    matches = [path] if os.path.lexists(path) else _matches(path)
+    if not matches:
+      raise UserError(
+        f"there is no image, folder or pattern match at {path or repr(path)}; check the path."
+      )
+    for match in matches:
+      images, problem = _images_in(match) if os.path.isdir(match) else ([pathlib.Path(match)], None)
+      for image in images:
+        found.setdefault(os.path.abspath(image), image)
+      if problem:
+        problems.append(problem)
+  if not found:
+    raise UserError(problems[0])
+  for problem in problems:
+    log.warning("left out: %s", problem)
+  return [*found.values()]
+
+
+def _matches(pattern: str) -> list[str]:
+  """What a pattern matches: files, broken links and folders, but not pipes and devices."""
+  if not glob.has_magic(pattern):
+    return []
+  matches = sorted(glob.glob(pattern, recursive=True))
+  if "**" in pattern:  # It goes through the folders itself.
+    return [m for m in matches if not os.path.isdir(m)]
+  return [m for m in matches if os.path.isfile(m) or os.path.isdir(m) or not os.path.exists(m)]
+
+
+def _images_in(folder: str) -> tuple[list[pathlib.Path], str | None]:
+  """The images of a folder, or why there are none."""
+  if not os.access(folder, os.R_OK | os.X_OK):
+    return [], f"the folder {folder} cannot be read; make it readable for this user."
+  inside = listing.list_folder(folder)
+  others = listing.told(inside.left_out)
+  if not inside.images:
+    only = f" that can be read, only files of other kinds ({others})" if others else ""
+    return [], f"the folder {folder} holds no images{only}; pass a folder with images."
+  if others:
+    log.warning("%s: left out %s (not images that can be read)", folder, others)
+  return [pathlib.Path(folder) / name for name in inside.images], None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +178,8 @@ def predict(
 ) -> list[Prediction]:
   """Classifies image files.
 
-  Files that are not images are skipped and named in the log.
+  Files that cannot be read as images are named in the log, counted and left out. If it takes long,
+  the log tells how far it is, at most once a second.
 
   Args:
     classifier: from `from_run` or `from_checkpoint`.
@@ -151,46 +187,88 @@ def predict(
     top: number of classes to keep; all if there are fewer.
     batch: images per forward pass; the last batch is padded, so that one program serves all.
 
+  Returns:
+    One prediction for each image, in the order of the paths; of equal logits the lower class comes
+    first. Where a logit is NaN or infinity, probabilities are NaN.
+
   Raises:
     UserError: if none of the files is an image.
   """
+  if not paths:
+    raise UserError("there are no images to classify; name at least one file.")
   spec = classifier.preprocessing
   transform = transforms.eval_transform(spec)
-  batch = min(batch, max(len(paths), 1))
+  batch = min(batch, len(paths))
+  left_out: list[str] = []
 
   def load(path: str | os.PathLike) -> np.ndarray | None:
     try:
       return transform({"image": pathlib.Path(path).read_bytes(), "label": 0})["image"]
     except (OSError, decode.BadImage) as error:
-      log.warning("skipped %s: %s", path, error)
+      left_out.append(f"{printable(str(path))} ({getattr(error, 'strerror', None) or error})")
+      if len(paths) > 1:  # Of a single one the error tells.
+        log.warning("skipped %s", left_out[-1])
       return None
     except Exception as error:
       error.add_note(f"It happened with the image {path}.")
       raise
 
   @jax.jit
-  def probabilities(variables: Any, images: Array) -> Float[Array, "b classes"]:
+  def answers(variables: Any, images: Array) -> tuple[Float[Array, "b classes"], ...]:
     inputs = transforms.normalize(images, spec.mean, spec.std)
-    return jax.nn.softmax(classifier.model.apply(variables, inputs, train=False), axis=-1)
+    logits = classifier.model.apply(variables, inputs, train=False)
+    return logits, jax.nn.softmax(logits, axis=-1)
 
   top = min(top, len(classifier.class_names))
-  results = []
+  results, tell = [], _Pace(len(paths))
   with futures.ThreadPoolExecutor(4) as pool:
     for start in range(0, len(paths), batch):
+      tell(start)
       chunk = paths[start : start + batch]
       loaded = [(p, i) for p, i in zip(chunk, pool.map(load, chunk), strict=True) if i is not None]
       if not loaded:
         continue
       images = np.zeros((batch, *spec.size, spec.channels), np.uint8)
       images[: len(loaded)] = [image for _, image in loaded]
-      rows = np.asarray(probabilities(classifier.variables, images))
-      for (path, _), row in zip(loaded, rows[: len(loaded)], strict=True):
-        best = np.argsort(-row, kind="stable")[:top]
+      logits, probabilities = map(np.asarray, answers(classifier.variables, images))
+      # By the logits: among the probabilities, many are rounded to 0 and 1.
+      order = np.argsort(-logits, axis=-1, kind="stable")[:, :top]
+      for (path, _), best, row in zip(loaded, order, probabilities, strict=False):
         names = tuple(classifier.class_names[k] for k in best)
-        results.append(Prediction(str(path), names, tuple(float(row[k]) for k in best)))
+        results.append(Prediction(str(path), names, tuple(row[best].tolist())))
   if not results:
-    raise UserError(f"none of the {len(paths)} files is an image that can be read.")
+    which = f"none of the {len(paths)} files is" if len(paths) > 1 else "there is not"
+    raise UserError(f"{which} an image that can be read: {left_out[0]}; check the path.")
+  if left_out:
+    log.warning("%d of %d files are left out: they cannot be read", len(left_out), len(paths))
+  if unknown := sum(not np.isfinite(result.probabilities).all() for result in results):
+    log.warning(
+      "%d of %d images have no probabilities, because the model's logits are NaN or infinite; its "
+      "weights may be damaged",
+      *(unknown, len(results)),
+    )
   return results
+
+
+class _Pace:
+  """Logs how far a long work is: at most once a second, and less and less often."""
+
+  def __init__(self, total: int):
+    self._total = total
+    self._begun: tuple[int, float] | None = None  # When the first part was done: it compiles.
+    self._told = 0.0
+
+  def __call__(self, done: int) -> None:
+    if not done:
+      return
+    now = time.monotonic()
+    if self._begun is None:
+      self._begun, self._told = (done, now), now
+    first, begun = self._begun
+    if now - self._told >= max(TELL_SECONDS, 0.1 * (now - begun)):
+      rate = (done - first) / (now - begun)
+      log.info("%d of %d images, %.1f a second", done, self._total, rate)
+      self._told = now
 
 
 def refuse_other_classes(
@@ -343,7 +421,8 @@ def evaluate_split(
     batch: see `evaluate_examples`.
 
   Returns:
-    {"accuracy", "top5", "loss", "examples"} as evaluation.classification.evaluate.
+    {"accuracy", "top5", "loss", "examples"} as evaluation.classification.evaluate, which leaves
+    top5 out of few classes.
   """
   found = find_examples(classifier, split, dataset=dataset, data_dir=data_dir)
   return evaluate_examples(classifier, found, batch=batch)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from vit_jax.evaluation import classification, classifier
 from vit_jax.evaluation.classifier import Classifier
 from vit_jax.models import registry
 from vit_jax.models.lit import TwoTowers, ZeroShotClassifier, normalized
+
+log = logging.getLogger(__name__)
 
 BATCH = 64  # Prompts in one forward pass.
 
@@ -54,24 +57,102 @@ def make_prompts(
   """Makes the prompts of classes whose alternative names are separated by commas.
 
   Raises:
-    UserError: there is no class, a class has no name, or a template no place for it.
+    UserError: there is no class, a class has no name, a template no place for it, or the text tower
+      would read the same of two classes, or nothing of a name.
   """
   if not class_names:
     raise UserError("there are no classes to choose from; give the name of at least one.")
   names = text.split_names(class_names)
   prompts = text.prompts(names, templates)
-  counts = collections.Counter(map(tuple, prompts))
-  for name, own in zip(class_names, prompts, strict=True):
-    if "" in own or counts[tuple(own)] > 1:
-      others = [other for other, theirs in zip(class_names, prompts, strict=True) if theirs == own]
-      which = " and ".join(map(repr, others)) if len(others) > 1 else repr(name)
-      raise UserError(
-        f"without punctuation and capitals, {which} {'are one' if len(others) > 1 else 'is empty'};"
-        " write the names in words."
-      )
+  alike = _first_alike([frozenset(own) for own in prompts])
+  empty = next((label for label, own in enumerate(prompts) if "" in own), None)
+  if alike or empty is not None:
+    which = [class_names[label] for label in alike] or [class_names[empty]]
+    raise UserError(
+      f"without punctuation and capitals, {_few(which)} {'are one' if alike else 'is empty'}; "
+      "write the names in words."
+    )
   owners = np.repeat(np.arange(len(prompts)), [len(own) for own in prompts])
-  tokens = tokenizer([prompt for own in prompts for prompt in own])
+  ids = [tokenizer.ids(prompt) for own in prompts for prompt in own]
+  tokens = tokenizer.clipped(ids)
+  _check_tokens(tokenizer, names, templates, owners, ids, tokens)
+  tokenizer.tell_clipped(ids, "prompts")
   return Prompts(tokens, owners, tuple(own[0] for own in names))
+
+
+def _check_tokens(
+  tokenizer: text.Tokenizer,
+  names: Sequence[Sequence[str]],
+  templates: Sequence[str],
+  owners: Int[np.ndarray, " p"],
+  ids: Sequence[Sequence[int]],
+  tokens: Int[np.ndarray, "p n"],
+) -> None:
+  """Compares what the text tower reads of the classes; `ids` are the prompts', not yet clipped.
+
+  Raises:
+    UserError: where a text is cut nothing is left of a name, or of what names of different classes
+      differ in; or the vocabulary has the same tokens for two classes, or none for a name.
+  """
+  flat_names, count = [name for own in names for name in own], len(templates)
+  names_of = lambda prompts: _few([flat_names[prompt // count] for prompt in prompts])
+  rows, room = [row.tobytes() for row in tokens], tokenizer.max_len - 1
+  read = lambda text_of: [
+    row.tobytes() for row in tokenizer([text.canonical(text_of(t)) + " " for t in templates])
+  ]
+  before_name = read(lambda template: template.partition("{}")[0])
+  without_name = read(lambda template: template.replace("{}", ""))
+  prompts_of: dict[bytes, list[int]] = collections.defaultdict(list)
+  for prompt, row in enumerate(rows):
+    prompts_of[row].append(prompt)
+  shared = []
+  for row, group in prompts_of.items():
+    across = len({*owners[group]}) > 1
+    for prompt in group:
+      is_cut = len(ids[prompt]) > room
+      is_lost = row == (before_name if is_cut else without_name)[prompt % count]
+      if is_cut and (is_lost or (across and any(ids[i] != ids[prompt] for i in group))):
+        what = "" if is_lost else "what tells apart "
+        raise UserError(
+          f"the template {templates[prompt % count]!r} has no room for {what}{names_of(group)}: "
+          f"only the first {room} tokens of a text are read (max_len={tokenizer.max_len}); shorten "
+          "the template or the names."
+        )
+      if is_lost:
+        raise UserError(
+          f"the vocabulary has no token for {names_of([prompt])}; write the name in other words."
+        )
+    if across and len({flat_names[prompt // count] for prompt in group}) > 1:
+      shared.append(group)
+  by_class = np.split(np.array(rows, object), np.flatnonzero(np.diff(owners)) + 1)
+  if alike := _first_alike([frozenset(own) for own in by_class]):
+    raise UserError(
+      f"{_few([names[label][0] for label in alike])} become the same tokens: the vocabulary does "
+      "not know their words, or spells them alike; write the names in other words."
+    )
+  if shared:
+    log.warning(
+      "%d prompts of different classes become the same tokens, such as those of %s: the vocabulary "
+      "does not know their words, or spells them alike",
+      *(sum(map(len, shared)), names_of(shared[0])),
+    )
+
+
+def _first_alike(keys: Sequence[Any]) -> list[int]:
+  """The places of the first key that is there more than once, or none."""
+  places: dict[Any, list[int]] = collections.defaultdict(list)
+  for place, key in enumerate(keys):
+    places[key].append(place)
+  return next((found for found in places.values() if len(found) > 1), [])
+
+
+def _few(names: Sequence[str]) -> str:
+  """The first names of a list in words, each once."""
+  names = [*dict.fromkeys(names)]
+  shown = [repr(name) for name in names[:3]]
+  if more := len(names) - len(shown):
+    shown.append(f"{more} other{'s' if more > 1 else ''}")
+  return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from vit_jax.checkpoints import released
 from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
+from vit_jax.output import to_json
 from vit_jax.training import (
   build,
   files,
@@ -67,9 +67,9 @@ def train_and_evaluate(
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`, or those of
     `vit_jax.evaluation.retrieval`; of the best checkpoint), `metric` (the name of the evaluator's
     main score), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
-    (training alone), `parameters`, with `config.ema_decay` also `test_raw`, of the weights that are
-    not averaged, and `1-nn` if `config.baseline` asks for it (see
-    `vit_jax.evaluation.baseline.compare`).
+    (training alone; None if no step was timed), `parameters`, with `config.ema_decay` also
+    `test_raw`, of the weights that are not averaged, and `1-nn` if `config.baseline` asks for it
+    (see `vit_jax.evaluation.baseline.compare`).
 
   Raises:
     UserError: for a mistake in the config, the data or the workdir.
@@ -278,7 +278,7 @@ def _run(
         "parameters": parameters,
       }
     if jax.process_index() == 0:
-      _write_results(workdir, results)
+      _write_results(workdir, results, plan)
   return results
 
 
@@ -302,8 +302,8 @@ def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None
 
 
 def _check_results(results: Mapping[str, Any]) -> None:
-  """Raises ValueError unless scores are numbers, and the metric is one of them."""
-  is_number = lambda value: type(value) in (int, float) and math.isfinite(value)
+  """Raises ValueError unless scores are numbers or null, and the metric is one of them."""
+  is_number = lambda value: value is None or (type(value) in (int, float) and math.isfinite(value))
   scores = [v for k, v in results.items() if k in ("val", "test") or isinstance(v, dict)]
   right = all(isinstance(own, dict) and all(map(is_number, own.values())) for own in scores)
   known = [name for own in scores if right for name in own]
@@ -312,14 +312,14 @@ def _check_results(results: Mapping[str, Any]) -> None:
     raise ValueError("it is not what a run writes")
 
 
-def _write_results(workdir: epath.Path, results: Mapping[str, Any]) -> None:
+def _write_results(workdir: epath.Path, results: Mapping[str, Any], plan: plan_lib.Plan) -> None:
   """Writes `curves.png`, without which a run is complete too, and `results.json`."""
   try:
-    progress_lib.plot_curves(workdir, results["metric"])
+    progress_lib.plot_curves(workdir, results["metric"], plan)
   except OSError as error:
     log.warning("%s cannot be written (%s)", workdir / progress_lib.CURVES, error.strerror or error)
   try:
-    files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+    files.write_atomically(workdir / RESULTS, to_json(results, indent=2) + "\n")
   except OSError as error:
     if error.errno == errno.ENOSPC:
       raise

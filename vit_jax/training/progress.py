@@ -7,12 +7,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import math
 import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import rich.console
@@ -22,10 +21,14 @@ from etils import epath
 from vit_jax.training.events import Events
 from vit_jax.training.records import Records, read_metrics
 
+if TYPE_CHECKING:
+  from vit_jax.training.plan import Plan
+
 log = logging.getLogger(__name__)
 
 CURVES = "curves.png"
-RATE_SECONDS = 0.5  # Results may arrive several at once; over less than this a rate says nothing.
+# Results may arrive several at once; over less training than this a rate says nothing.
+RATE_SECONDS = 0.5
 
 
 class Progress:
@@ -35,6 +38,9 @@ class Progress:
   steps later. Each line of `metrics.jsonl` is `{"step": ..., "train/loss": ...}` or
   `{"step": ..., "val/accuracy": ...}`, with the evaluator's own scores; a continued run appends
   where its checkpoint stands.
+
+  A rate is that of the last steps that took `RATE_SECONDS` or more, of training alone. The time
+  left (ETA) adds to the steps the evaluations and saves, at as many seconds a step as until now.
   """
 
   def __init__(
@@ -63,12 +69,12 @@ class Progress:
     """
     self._workdir = epath.Path(workdir)
     self._total_steps, self._batch, self._every = total_steps, batch, every
-    self._start_step = start_step
     self._timer = {"seconds": 0.0, "train_seconds": 0.0, "train_steps": 0, **(timer or {})}
     self._opened = time.monotonic() if started is None else started
     self._clock: float | None = None  # Since when steps are timed; None while they are not.
     self._timed_step = start_step
-    self._reported, self._rate = (start_step, time.monotonic()), 0.0
+    self._measured, self._rate = self._timed, 0.0  # When the rate, in steps a second, was taken.
+    self._updates, self._pauses = 0, _Pauses()  # In this process.
     self._due: collections.deque = collections.deque()
     self._losses: collections.deque[float] = collections.deque(maxlen=20)
     self._last: Any = None
@@ -118,14 +124,18 @@ class Progress:
 
   @property
   def images_per_second(self) -> float | None:
-    """Training throughput without compilation, evaluation and the wait for saving."""
-    seconds = self._timer["train_seconds"]
-    return self._timer["train_steps"] * self._batch / seconds if seconds else None
+    """Training throughput without compilation, evaluation and the wait for saving.
+
+    None where no step was timed: the first one of a process compiles.
+    """
+    steps, seconds = self._timer["train_steps"], self._timer["train_seconds"]
+    return steps * self._batch / seconds if steps and seconds else None
 
   def update(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     """Notes that `step` was dispatched; reports earlier steps that have arrived."""
     self._last = (step, metrics)
-    if step == self._start_step + 1:
+    self._updates += 1
+    if self._clock is None:
       jax.block_until_ready(metrics)  # Compilation is over: the only wait, and once.
       self._start_clock()
     if step % self._every == 0:
@@ -135,6 +145,9 @@ class Progress:
 
   def flush(self) -> None:
     """Waits for the last step and reports all that is due."""
+    if self._last is not None:
+      jax.block_until_ready(self._last[1])
+      self._measure(self._last[0])
     while self._due:
       self._report(*self._due.popleft())
 
@@ -142,11 +155,13 @@ class Progress:
   def paused(self) -> Iterator[None]:
     """Flushes, and stops the clock meanwhile."""
     self.flush()
+    began = time.monotonic()
     if self._clock is not None and self._last is not None:
-      self._timer["train_seconds"] += time.monotonic() - self._clock
+      self._timer["train_seconds"] += began - self._clock
       self._timer["train_steps"] += self._last[0] - self._timed_step
     yield
     self._start_clock()
+    self._pauses.add(self._updates, self._clock - began)
 
   def rewind(self, step: int) -> None:
     """Drops the records beyond `step`, from which the run goes on."""
@@ -154,6 +169,7 @@ class Progress:
     self._last = None
     self._timed_step = step
     self._start_clock()
+    self._measured = self._timed
     if self._writes:
       self._close()
       self._open(step)
@@ -175,17 +191,26 @@ class Progress:
     self._clock = time.monotonic()
     if self._last is not None:
       self._timed_step = self._last[0]
-    self._reported = (self._timed_step, self._clock)
+
+  @property
+  def _timed(self) -> tuple[int, float]:
+    """Steps that were timed before the clock was started last, and their seconds."""
+    return self._timer["train_steps"], self._timer["train_seconds"]
+
+  def _measure(self, step: int) -> None:
+    """Takes the rate up to `step`, which has arrived, since it was taken last; without pauses."""
+    steps, seconds = self._timed
+    now = (steps + step - self._timed_step, seconds + time.monotonic() - self._clock)
+    steps, seconds = (a - b for a, b in zip(now, self._measured, strict=True))
+    if steps > 0 and seconds > (RATE_SECONDS if self._rate else 0.0):
+      self._rate, self._measured = steps / seconds, now
 
   def _report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     values = {k: v.item() for k, v in jax.device_get(dict(metrics)).items()}
     finite = values.pop("finite")
     if not self._writes:
       return
-    now = time.monotonic()
-    steps, seconds = step - self._reported[0], now - self._reported[1]
-    if steps and seconds > (RATE_SECONDS if self._rate else 0.0):
-      self._rate, self._reported = steps / seconds, (step, now)
+    self._measure(step)
     rate = self._rate
     if finite:
       self._note_spike(step, values["loss"])
@@ -194,9 +219,9 @@ class Progress:
       {f"train/{k}": v for k, v in values.items()}
       | ({"train/images_per_second": rate * self._batch} if rate else {}),
     )
-    left = (self._total_steps - step) / rate if rate else math.nan
     line = f"step {step}/{self._total_steps}  loss {values['loss']:.4f}"
     if rate:
+      left = (self._total_steps - step) * (1 / rate + self._pauses.per_step)
       line += f"  {rate * self._batch:,.0f} img/s  ETA {_clock_time(left)}"
     if self._bar.disable:
       self.say(line)
@@ -215,13 +240,44 @@ class Progress:
   def _write(self, step: int, values: Mapping[str, float]) -> None:
     if self._events:
       self._events.write(step, values)
-    # JSON has no NaN.
-    finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    self._records.write({"step": step, **finite})
+    self._records.write({"step": step, **values})
 
 
-def plot_curves(workdir: str | os.PathLike, metric: str = "accuracy") -> epath.Path:
-  """Draws the loss and the `metric` of validation from `metrics.jsonl` into `curves.png`."""
+class _Pauses:
+  """How long evaluating and saving take for each step of training.
+
+  The first pause, in which the evaluation is compiled, counts until there is a second.
+  """
+
+  def __init__(self):
+    self._count, self._seconds = 0, 0.0
+    self._first = self._last = 0  # Steps before the first second that counts, and at the last.
+
+  def add(self, steps: int, seconds: float) -> None:
+    """Adds a pause after so many steps."""
+    if self._count == 1:
+      self._seconds, self._first = 0.0, self._last
+    self._count += 1
+    self._seconds += seconds
+    self._last = steps
+
+  @property
+  def per_step(self) -> float:
+    """Seconds; 0 before the first pause."""
+    return self._seconds / max(1, self._last - self._first)
+
+
+def plot_curves(
+  workdir: str | os.PathLike, metric: str = "accuracy", plan: Plan | None = None
+) -> epath.Path:
+  """Draws the loss and the `metric` of validation from `metrics.jsonl` into `curves.png`.
+
+  Args:
+    workdir: the run's.
+    metric: the evaluator's main score.
+    plan: the run's; by it the legend says what makes the training curves another measure than those
+      of validation.
+  """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -234,21 +290,37 @@ def plot_curves(workdir: str | os.PathLike, metric: str = "accuracy") -> epath.P
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   FigureCanvasAgg(figure)
   loss, score = figure.subplots(1, 2)
-  loss.plot(*series("train/loss"), linewidth=0.8, label="train (one batch)")
+  train_loss, train_score = _train_labels(plan)
+  loss.plot(*series("train/loss"), linewidth=0.8, label=train_loss)
   loss.plot(*series("val/loss"), marker=".", label="val")
   loss.set(xlabel="step", ylabel="loss (nats)")
   loss.set_ylim(bottom=0)
-  score.plot(*series("train/accuracy"), linewidth=0.8, label="train (one batch)")
+  score.plot(*series("train/accuracy"), linewidth=0.8, label=train_score)
   # What recall@1 was called when the first part of this run was trained.
   score.plot(*series(*dict.fromkeys((f"val/{metric}", "val/accuracy"))), marker=".", label="val")
   score.set(xlabel="step", ylabel={"accuracy": "top-1 accuracy"}.get(metric, metric))
   for axes in (loss, score):
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize="small")
   path = epath.Path(workdir) / CURVES
   with path.open("wb") as file:
     figure.savefig(file, format="png", dpi=120)
   return path
+
+
+def _train_labels(plan: Plan | None) -> tuple[str, str]:
+  """What the legend calls the loss and the accuracy in training."""
+  if plan is None:
+    found = [], []
+  elif plan.text:  # Validation compares an image with all texts, or with the classes.
+    found = ["the texts of the batch"], ["the texts of the batch"]
+  else:
+    mixed = [name for name in ("mixup", "cutmix") if getattr(plan, name)]
+    smoothed = ["smoothed labels"] if plan.label_smoothing else []
+    found = [*smoothed, *mixed, *(["distillation"] if plan.distill else [])], mixed
+  # Two in a line, lest the legend hide the curve.
+  lines = [[", ".join(told[k : k + 2]) for k in range(0, len(told), 2)] for told in found]
+  return tuple("train (one batch)" + "\nwith " * bool(own) + ",\n".join(own) for own in lines)
 
 
 def _clock_time(seconds: float) -> str:

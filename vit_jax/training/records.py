@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from etils import epath
 
 from vit_jax.errors import UserError
+from vit_jax.output import to_json
 from vit_jax.training.files import parse_object, write_atomically
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Records:
     self._in_bucket = "://" in os.fspath(self._path)
     try:
       self._lines = [
-        json.dumps(record) + "\n"
+        to_json(record) + "\n"
         for record in read_metrics(workdir)
         if record["step"] <= last_step
         and not any(key.startswith(("test/", "test_raw/")) for key in record)
@@ -58,7 +58,8 @@ class Records:
       ) from error
 
   def write(self, record: Mapping[str, Any]) -> None:
-    line = json.dumps(record) + "\n"
+    """Adds a record; what is not finite becomes null."""
+    line = to_json(record) + "\n"
     if self._file:
       self._file.write(line)
       self._file.flush()

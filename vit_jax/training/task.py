@@ -10,6 +10,7 @@ other plan learns to classify; with `distill` from a teacher, too.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from vit_jax.checkpoints import vocabulary
 from vit_jax.data import sources, text
+from vit_jax.data.captions import CaptionedSource
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, retrieval, zeroshot
 from vit_jax.models import deit
@@ -26,6 +28,8 @@ from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
 from vit_jax.training.restore import RunInfo
+
+COUNTED = 10_000  # Images whose texts are looked at before training.
 
 
 class Evaluator(Protocol):
@@ -192,7 +196,20 @@ class Pairs(Task):
 
   def evaluator(self, model, splits, mesh) -> Evaluator:
     options, tokenizer = _evaluation(self.plan, mesh), self.captions.tokenizer
+    for split, source in splits.items():
+      self._tell_cut(source, f"texts of {split}")
     return retrieval.RetrievalEvaluator(model, splits, self.plan.pp, tokenizer, **options)
+
+  def rows(self, train, mesh) -> dict[str, np.ndarray]:
+    self._tell_cut(train, "training texts")
+    return {}
+
+  def _tell_cut(self, source: sources.Source | None, what: str) -> None:
+    """Logs how many texts are longer than what is read of them; of a large source by a sample."""
+    if isinstance(source, CaptionedSource) and len(source):
+      every = math.ceil(len(source) / COUNTED)
+      ids = [self.captions.tokenizer.ids(text) for own in source.texts[::every] for text in own]
+      self.captions.tokenizer.tell_clipped(ids, what + " looked at" * (every > 1))
 
 
 @dataclasses.dataclass(frozen=True)
