@@ -72,7 +72,8 @@ def _table() -> Mapping[str, str]:
   """Names of timm's, with and without pixels, and of the released files, to ours."""
   table: dict[str, str] = {}
   for name, entry in MODELS.items():
-    if entry.family not in _NAMES or not (theirs := _NAMES[entry.family](name, entry)):
+    make = _NAMES.get(entry.family) if entry.listed else None
+    if make is None or not (theirs := make(name, entry)):
       continue
     table[f"{theirs}_{entry.input.image_size}"] = name
     table.setdefault(theirs, name)  # The first row is that of the usual size.
