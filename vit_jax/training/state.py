@@ -20,10 +20,10 @@ from vit_jax.training import plan as plan_lib
 
 @flax.struct.dataclass
 class TrainState:
-  """The state of training after `step` updates.
+  """The state of training after `step` steps.
 
   Attributes:
-    step: int32 scalar, the updates made.
+    step: int32 scalar, the steps made, those that were left out too.
     params: the model's parameters, float32.
     opt_state: the optimizer's state.
     rng: key data (uint32) from which the dropout key of each step is derived; never changes.

@@ -41,14 +41,16 @@ def make_train_step(
   Args:
     objective: what is minimised, see `objectives`.
     optimizer: as `optim.make_optimizer` gives.
-    learning_rate: only reported here; the optimizer has its own.
+    learning_rate: of the number of steps made before. Only reported here: the optimizer has its
+      own, which is told that number.
     mesh: the batch is split over its batch axes.
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
     frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
       computed backwards that only they would need.
     ema_decay: of the state's average, see `averaged`; for a state that keeps one.
     skip_bad_steps: leaves out the update of a step whose loss, gradient or update is not finite,
-      and goes on; otherwise nothing is learned from the first such step on.
+      and goes on; otherwise nothing is learned from the first such step on. A step that is left out
+      counts for the learning rate and the average, but not for the optimizer's moments.
     state_shardings: of the state, see `sharding.shardings`; None keeps it whole on every device.
     fixed_shardings: likewise of what does not change.
 
@@ -58,6 +60,8 @@ def make_train_step(
     scalars: `loss` and those of the objective, `grad_norm` (before clipping), `learning_rate`,
     `finite` (whether all was).
   """
+
+  optimizer = optax.with_extra_args_support(optimizer)
 
   def loss_fn(params: Any, collections: Any, batch: Batch, *arguments: Any):
     if frozen is not None:
@@ -102,7 +106,7 @@ def make_train_step(
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     (loss, (own, collections)), grads = gradients(state, batch, fixed, rng)
     grad_norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
     params = optax.apply_updates(state.params, updates)
 
     # The host looks at the loss much later, so the step itself keeps a NaN out of the parameters.
