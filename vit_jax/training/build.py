@@ -60,10 +60,9 @@ def build_model(
       **plan.model.overrides,
     )
   # Traces the model, so that a size that does not fit is refused before anything is written.
-  logits, shapes = jax.eval_shape(
+  logits, _ = jax.eval_shape(
     lambda: model.init_with_output(jax.random.key(0), images, train=False)
   )
-  _refuse_frozen_statistics(plan, model, shapes)
   if logits.shape != (1, num_classes):
     raise UserError(
       f"model {plan.model.name} gives outputs of shape {logits.shape[1:]} per image instead of "
@@ -110,19 +109,8 @@ def _build_two_towers(
       **overrides,
     )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
-  _refuse_frozen_statistics(plan, model.img, shapes)
+  jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
   return model, variables
-
-
-def _refuse_frozen_statistics(plan: plan_lib.Plan, model: nn.Module, shapes: Any) -> None:
-  """In training they are the batch's, and go on being averaged, whatever is frozen."""
-  if plan.frozen and "batch_stats" in shapes:
-    raise UserError(
-      f"config.frozen={plan.frozen!r} would not stop the batch statistics of "
-      f"{type(model).__name__}; train all of it (--config.frozen=), or choose a model without, "
-      "such as ViT, Swin or PoolFormer."
-    )
 
 
 def _check_normalization(plan: plan_lib.Plan) -> None:
