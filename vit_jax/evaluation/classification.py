@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -99,7 +99,7 @@ def evaluate(
   mesh = mesh or mesh_lib.make_mesh()
   variables = mesh_lib.on_mesh(variables, mesh)
   # Sums stay on the device until the end, so that decoding and computing overlap.
-  sums = [eval_step(variables, mesh_lib.place_batch(dict(b), mesh)) for b in batches]
+  sums = [outcome for _, outcome in _each(eval_step, variables, batches, mesh)]
   # float64 here: a float32 count stops at 2^24 examples.
   total = {
     k: float(np.sum([s[k] for s in jax.device_get(sums)], dtype=np.float64))
@@ -114,6 +114,25 @@ def evaluate(
     "loss": total["loss"] / count,
     "examples": count,
   }
+
+
+def _each(
+  eval_step: EvalStep,
+  variables: Any,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  mesh: jax.sharding.Mesh,
+) -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, jax.Array]]]:
+  """Each batch and what the step gives for it; one batch at most waits for the one before it.
+
+  Without that limit a host that decodes faster than the devices compute would fill their memory
+  with images.
+  """
+  before = None
+  for batch in batches:
+    outcome = eval_step(variables, mesh_lib.place_batch(dict(batch), mesh))
+    jax.block_until_ready(before)
+    yield batch, outcome
+    before = outcome
 
 
 def batches_of(
@@ -202,7 +221,7 @@ class Evaluator:
     """Which examples of `split` are classified correctly, in their order; on one process."""
     variables = mesh_lib.on_mesh(variables, self._mesh)
     steps = [
-      self._step(variables, mesh_lib.place_batch(dict(b), self._mesh))["right"][b["mask"] > 0]
-      for b in self._batches[split]
+      outcome["right"][batch["mask"] > 0]
+      for batch, outcome in _each(self._step, variables, self._batches[split], self._mesh)
     ]
     return np.concatenate(jax.device_get(steps))
