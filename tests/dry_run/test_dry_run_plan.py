@@ -76,7 +76,15 @@ def test_arguments_are_the_state_and_the_batch(reports):
     batch = BATCH * (SIZE * SIZE * 3 + 4) // parts  # uint8 images and int32 labels.
     state = sum(row["device_bytes"] for row in report["arrays"])
     assert state == report["state_bytes_per_device"]
-    assert report["memory_per_device"]["arguments"] == state + batch
+    memory = report["memory_per_device"]
+    assert memory["arguments"] == state + batch
+    judged = 64 * (SIZE * SIZE * 3 + 4 + 4) // parts  # Of batch_eval=64, with masks.
+    kept = {"step": state + batch, "evaluation": state + judged, "end": state + judged}
+    assert report["held_per_device"] == kept
+    # The host sends so many more steps before it looks at the result of one.
+    assert memory["ahead"] == 8 * batch
+    others = ("arguments", "outputs", "temporaries", "code", "ahead")
+    assert memory["total"] == sum(memory[name] for name in others) - memory["aliased"]
   whole, some, least = (
     reports[name]["state_bytes_per_device"] for name in ("plain", "all three", "fsdp=8")
   )

@@ -285,15 +285,19 @@ def test_towers_and_texts_that_do_not_fit_are_refused(tmp_path, changes, message
   assert not (tmp_path / "run").exists()
 
 
-def test_a_locked_tower_with_batch_statistics_is_refused(tmp_path):
+def test_a_locked_tower_with_batch_norms_stays_as_it_is(tmp_path):
+  fields = dict(widths=(8, 16), num_residuals=(1, 1), hidden_sizes=(16,), num_layers=(1,))
+  img = dict(fields, name="MobileViT-XXS", num_classes=16, stem_width=8, final_width=0)
   config = small_lit.config(frozen="img/", init=dict(img="MobileViT-XXS"))
-  config.model.img = ml_collections.ConfigDict({"name": "MobileViT-XXS", "num_classes": 16})
-  plan = make_plan(config)
-  plan = dataclasses.replace(plan, init=InitPlan())  # There are no weights to fetch here.
-  with pytest.raises(UserError, match="would not stop the batch statistics of MobileViT") as caught:
-    build.build_model(plan, 10)
-  assert_one_sentence(caught)
-  build.build_model(dataclasses.replace(plan, frozen=None), 10)
+  config.model.img = ml_collections.ConfigDict(img)
+  plan = dataclasses.replace(make_plan(config), init=InitPlan())  # No weights are fetched here.
+  model, _ = build.build_model(plan, 10)
+  before = tiny.leaves(noise(model))
+  state, step = setup(model, optax.sgd(0.01), frozen="img/")
+  after = tiny.leaves(step(state, pairs(), None)[0].variables)
+  stays = {path for path, value in before.items() if value.tobytes() == after[path].tobytes()}
+  assert stays == {path for path in before if "['img']" in path}
+  assert any("batch_stats" in path for path in stays)
 
 
 def test_a_tower_whose_preprocessing_is_damaged_is_refused(tmp_path):

@@ -4,6 +4,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,6 +55,38 @@ def test_rollback_goes_back_and_on_with_other_data(tmp_path, capfd):
   assert ahead >= 2
   (tmp_path / "results.json").unlink()
   assert loop.train_and_evaluate(config, tmp_path)["test"] == results["test"]
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_the_rate_that_is_told_is_the_one_of_the_update(tmp_path, monkeypatch, policy):
+  """Without momentum and decay an update is as long as its gradient, times the rate."""
+  make_step, applied = loop.make_planned_step, {}
+
+  def make(plan, *rest):
+    step = make_step(plan, *rest)
+
+    def measured(state, batch, fixed):
+      before = jax.tree.leaves(jax.device_get(state.params))
+      state, metrics = step(state, batch, fixed)
+      after = jax.tree.leaves(jax.device_get(state.params))
+      length = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True)))
+      applied[int(state.step)] = float(length / metrics["grad_norm"])
+      return state, metrics
+
+    return measured
+
+  monkeypatch.setattr(loop, "make_planned_step", make)
+  sgd = dict(name="sgd", momentum=0.0, weight_decay=0.0)
+  config = tiny.config(nan_policy=policy, optim=sgd, base_lr=0.1, grad_norm_clip=None, **SETTINGS)
+  with poisoned(4, 5, 8):
+    loop.train_and_evaluate(config, tmp_path)
+  lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  told = {r["step"]: r["train/learning_rate"] for r in lines if "train/learning_rate" in r}
+  left_out = {4, 5, 8} if policy == "skip" else set()
+  for step in range(1, 13):
+    rate = 0.1 * min((step - 1) / 2, 1.0) * 0.5 * (1 + np.cos(np.pi * max(step - 3, 0) / 10))
+    assert told[step] == pytest.approx(rate, rel=1e-5), step
+    assert applied[step] == pytest.approx(0.0 if step in left_out else rate, rel=1e-3), step
 
 
 def test_rollback_ends_when_other_data_does_not_help(tmp_path):

@@ -3,13 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_run as tiny
 import torch
 
 from vit_jax.models import registry
+from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import optim
 from vit_jax.training.plan import make_plan
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import make_planned_step
 
 
 @pytest.mark.parametrize(
@@ -93,3 +97,67 @@ def test_bfloat16_accumulator_keeps_float32_parameters(name):
   assert small.dtype == np.float32
   np.testing.assert_allclose(small, full, rtol=1e-2)
   assert (small != full).any()  # Else the accumulator was not bfloat16 after all.
+
+
+RATES = dict(total_steps=20, warmup_steps=4, base_lr=1e-3)
+
+
+def _rate_of(step):
+  """Of the step after so many: linear warm-up, then cosine, written out."""
+  progress = max(step - 4, 0) / 16
+  return 1e-3 * min(step / 4, 1.0) * 0.5 * (1.0 + np.cos(np.pi * progress))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("options", [{}, {"frozen": "locked"}, {"accum_steps": 4}])
+def test_the_rate_is_that_of_the_step_whatever_is_left_out(name, options):
+  optimizer = dict(name=name, weight_decay=0.0) | (dict(momentum=0.0) if name == "sgd" else {})
+  changes = dict(optim=optimizer, nan_policy="skip", grad_norm_clip=None, **RATES, **options)
+  plan = make_plan(tiny.config(**changes))
+  signs = np.where(np.arange(12) % 3, 1.0, -1.0).astype(np.float32)
+  params = {part: {"kernel": jnp.zeros(12)} for part in ("locked", "open")}
+
+  # Its gradient is always the same, so that Adam's update has the size of the rate, as SGD's has:
+  # unless its bias correction counts steps that its moments have not seen.
+  def objective(params, collections, batch, *_):
+    loss = sum((part["kernel"] * signs).sum() for part in params.values())
+    return loss * batch["image"].mean(), ({}, collections)
+
+  mesh = mesh_lib.make_mesh()
+  tx = optim.make_optimizer(plan)
+  rng = jax.random.key_data(jax.random.key(0))
+  state = TrainState(jnp.int32(0), params, tx.init(params), rng, jnp.int32(-1), {})
+  step = make_planned_step(plan, objective, mesh, None, None)
+  left_out = {2, 3, 7, 8, 13}
+  for number in range(1, 21):
+    before = np.asarray(state.params["open"]["kernel"])
+    image = np.full(8, np.nan if number in left_out else 1.0, np.float32)
+    state, metrics = step(state, {"image": image}, None)
+    applied = (before - np.asarray(state.params["open"]["kernel"])) * signs
+    expected = 0.0 if number in left_out else _rate_of(number - 1)
+    np.testing.assert_allclose(applied, expected, rtol=1e-3, atol=1e-8, err_msg=str(number))
+    assert float(metrics["learning_rate"]) == pytest.approx(_rate_of(number - 1), rel=1e-5)
+  assert int(state.step) == 20
+  if options.get("frozen"):
+    assert not np.asarray(state.params["locked"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("section", [dict(name="sgd", momentum=0.9), dict(name="adamw")])
+def test_the_state_is_that_of_optax_and_goes_on_bit_for_bit(section):
+  """Checkpoints from before the rate went by the step hold that state."""
+  plan = make_plan(tiny.config(optim=section, grad_norm_clip=1.0, **RATES))
+  rate = optim.learning_rate(plan)
+  inner = optax.trace(0.9) if section["name"] == "sgd" else optax.scale_by_adam()
+  theirs = optax.chain(optax.clip_by_global_norm(1.0), inner, optax.scale_by_learning_rate(rate))
+  ours, params = optim.make_optimizer(plan), {"kernel": jnp.arange(6.0)}
+  found = []
+  for tx, told in ((theirs, lambda step: {}), (ours, lambda step: {"step": jnp.int32(step)})):
+    now, state = params, theirs.init(params)
+    for step in range(8):
+      gradient = {"kernel": jnp.sin(jnp.arange(6.0) + step)}
+      updates, state = tx.update(gradient, state, now, **told(step))
+      now = optax.apply_updates(now, updates)
+    found.append((now, state))
+  assert jax.tree.structure(ours.init(params)) == jax.tree.structure(found[0][1])
+  for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_array_equal(one, other)

@@ -32,7 +32,8 @@ class Report:
     notes: what the dry run does differently from the run.
     parameters: of the model.
     rows: where each array of the state lies.
-    memory: of each device.
+    memory: of each device in a step.
+    held: what the run has on each device, in a step and out of it.
     fits: whether that is no more than it has; None for CPU devices.
     flops: of a step.
     collectives: of each device in a step.
@@ -50,6 +51,7 @@ class Report:
   parameters: int
   rows: tuple[sharding.Row, ...]
   memory: step.Memory
+  held: step.Held
   fits: bool | None
   flops: flops.Flops
   collectives: tuple[collectives.Collective, ...]
@@ -77,6 +79,7 @@ class Report:
       "state_bytes": sum(row.bytes for row in self.rows),
       "state_bytes_per_device": sum(row.device_bytes for row in self.rows),
       "memory_per_device": dataclasses.asdict(self.memory),
+      "held_per_device": dataclasses.asdict(self.held),
       "memory_of_device": self.topology.chip and self.topology.chip.memory,
       "fits": self.fits,
       "flops": dataclasses.asdict(self.flops),
@@ -236,6 +239,7 @@ def examine(
     parameters=traced.parameters,
     rows=tuple(sharding.summary(traced.target, mesh)),
     memory=compiled.memory,
+    held=traced.held,
     fits=fits,
     flops=counted,
     collectives=found,

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.models import cost, registry
-from vit_jax.training import build, objectives, restore, sharding, task
+from vit_jax.training import build, divergence, objectives, restore, sharding, task
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import InitPlan, ModelPlan, Plan
 from vit_jax.training.state import TrainState, state_target
@@ -81,6 +81,34 @@ class Step:
   @property
   def parameters(self) -> int:
     return cost.count_parameters(self.target.params)
+
+  @property
+  def held(self) -> Held:
+    state, batch, fixed = map(device_bytes, self.arguments)
+    judged = device_bytes(_batch_to_evaluate(self.plan, self.mesh))
+    return Held(state + batch + fixed, state + judged + fixed, state + judged)
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """Bytes of the arrays that a run has on each device, beside what a program needs while it runs.
+
+  Attributes:
+    step: when a training step begins: the state, the batch, and a teacher's variables.
+    evaluation: of the validation split: the state, a batch of images, and a teacher's variables.
+    end: when the best checkpoint is evaluated: its state and a batch of images.
+  """
+
+  step: int
+  evaluation: int
+  end: int
+
+
+def device_bytes(tree: Any) -> int:
+  """Bytes on each device of a tree of shapes with shardings."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
 
 
 def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
@@ -167,6 +195,18 @@ def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, A
   return batch
 
 
+def _batch_to_evaluate(plan: Plan, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+  """What `data.loader.EvalBatches` gives, of a split of at least `batch_eval` examples."""
+  split, ways = mesh_lib.batch_sharding(mesh), mesh_lib.data_parallelism(mesh)
+  size = max(plan.batch_eval // ways, 1) * ways
+  array = lambda dtype, *shape: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=split)
+  return {
+    "image": array(jnp.uint8, *plan.pp.size, plan.pp.channels),
+    "label": array(jnp.int32),
+    "mask": array(jnp.float32),
+  }
+
+
 def _objective(plan: Plan, model: nn.Module, num_classes: int) -> tuple[objectives.Objective, Any]:
   """What is minimised, and the shapes of what it needs beside the state."""
   if plan.text:  # Without the tokenizer, whose file may not be here.
@@ -199,11 +239,12 @@ class Memory:
   """Bytes on each device, as the compiler laid them out.
 
   Attributes:
-    arguments: the state and the batch before the step.
+    arguments: the state, the batch and a teacher's variables before the step.
     outputs: the state and the metrics after it.
     aliased: of the outputs, that take the place of arguments, since the state is donated.
     temporaries: activations, gradients and all else that lives within the step.
     code: the program itself.
+    ahead: batches of later steps, of which the host sends `divergence.LAG` without waiting.
     total: all together. Where the compiler found it too much, the others may be unknown (None).
   """
 
@@ -212,6 +253,7 @@ class Memory:
   aliased: int | None
   temporaries: int | None
   code: int | None
+  ahead: int
   total: int
 
 
@@ -249,28 +291,30 @@ def compile_step(step: Step) -> Compiled:
   sizes = compiled.memory_analysis()
   arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
   aliased, temporaries = sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
-  code = sizes.generated_code_size_in_bytes
+  code, ahead = sizes.generated_code_size_in_bytes, _ahead(step)
   memory = Memory(
     arguments,
     outputs,
     aliased,
     temporaries,
     code,
-    arguments + outputs - aliased + temporaries + code,
+    ahead,
+    arguments + outputs - aliased + temporaries + code + ahead,
   )
   return Compiled(memory, False, compiled.as_text(), time.monotonic() - started)
 
 
+def _ahead(step: Step) -> int:
+  return divergence.LAG * device_bytes(step.arguments[1])
+
+
 def _refused(step: Step, message: str) -> Memory:
   """What is known of the memory of a step that the compiler finds no room for."""
-  arguments = sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(step.arguments)
-  )
+  arguments, ahead = device_bytes(step.arguments), _ahead(step)
   found = _TOO_MUCH.search(message)
   if found is None:
-    return Memory(arguments, None, None, None, None, arguments)
+    return Memory(arguments, None, None, None, None, ahead, arguments + ahead)
   size = int(float(found["size"]) * _UNITS[found["unit"]])
   if message[found.start() :].startswith("Used"):
-    return Memory(arguments, None, None, None, None, size)
-  return Memory(arguments, None, None, size, None, arguments + size)
+    return Memory(arguments, None, None, None, None, ahead, size + ahead)
+  return Memory(arguments, None, None, size, None, ahead, arguments + size + ahead)

@@ -21,7 +21,7 @@ _GIB = 2**30
 
 def describe(report: Report, *, parameters: bool = False) -> str:
   """The whole report; with `parameters` also where each array of the state lies."""
-  parts = [_head(report), _memory(report), _work(report), _collectives(report)]
+  parts = [_head(report), _memory(report), _held(report), _work(report), _collectives(report)]
   if parameters:
     parts.append(_arrays(report))
   parts.append(_estimate(report))
@@ -59,14 +59,16 @@ def _products(report: Report) -> str:
 
 def _memory(report: Report) -> str:
   memory, chip = report.memory, report.topology.chip
+  and_teacher = " and teacher" if _asks_a_teacher(report) else ""
   rows = [
     (name, _gib(size), what)
     for name, size, what in (
-      ("arguments", memory.arguments, "state and batch"),
+      ("arguments", memory.arguments, f"state and batch{and_teacher}"),
       ("outputs", memory.outputs, "state and metrics"),
       ("  in place", memory.aliased and -memory.aliased, "of arguments, which are donated"),
       ("temporaries", memory.temporaries, "activations, gradients and the like"),
       ("program", memory.code, ""),
+      ("batches ahead", memory.ahead, "of the next steps"),
     )
     if size is not None
   ]
@@ -77,6 +79,21 @@ def _memory(report: Report) -> str:
       verdict += ", says the compiler"
   rows.append(("total", _gib(memory.total), verdict))
   return table(("memory of a device", "GiB>", ""), rows)
+
+
+def _asks_a_teacher(report: Report) -> bool:
+  """Whether its variables are on the devices; a cache has its answers instead."""
+  return bool(report.plan.distill and not report.plan.distill.cache)
+
+
+def _held(report: Report) -> str:
+  held, and_teacher = report.held, ", teacher" if _asks_a_teacher(report) else ""
+  rows = [
+    ("a step", _gib(held.step), f"state, batch{and_teacher}"),
+    ("an evaluation", _gib(held.evaluation), f"state, images of batch_eval{and_teacher}"),
+    ("the end", _gib(held.end), "the best state, images of batch_eval"),
+  ]
+  return table(("arrays kept on a device in", "GiB>", ""), rows)
 
 
 def _work(report: Report) -> str:

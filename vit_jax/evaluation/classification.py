@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -104,8 +104,7 @@ def evaluate(
   mesh = mesh or mesh_lib.make_mesh()
   variables = mesh_lib.on_mesh(variables, mesh)
   # Sums stay on the device until the end, so that decoding and computing overlap.
-  sums = [eval_step(variables, mesh_lib.place_batch(dict(b), mesh)) for b in batches]
-  sums = jax.device_get(sums)
+  sums = jax.device_get([outcome for _, outcome in _each(eval_step, variables, batches, mesh)])
   # float64 here: a float32 count stops at 2^24 examples.
   total = lambda name: float(np.sum([s[name] for s in sums], dtype=np.float64))
   count = round(total("count"))
@@ -116,6 +115,25 @@ def evaluate(
     **{name: total(own) / count for name, own in shares.items() if own in sums[0]},
     "examples": count,
   }
+
+
+def _each(
+  eval_step: EvalStep,
+  variables: Any,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  mesh: jax.sharding.Mesh,
+) -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, jax.Array]]]:
+  """Each batch and what the step gives for it; one batch at most waits for the one before it.
+
+  Without that limit a host that decodes faster than the devices compute would fill their memory
+  with images.
+  """
+  before = None
+  for batch in batches:
+    outcome = eval_step(variables, mesh_lib.place_batch(dict(batch), mesh))
+    jax.block_until_ready(before)
+    yield batch, outcome
+    before = outcome
 
 
 def batches_of(
@@ -204,7 +222,7 @@ class Evaluator:
     """Which examples of `split` are classified correctly, in their order; on one process."""
     variables = mesh_lib.on_mesh(variables, self._mesh)
     steps = [
-      self._step(variables, mesh_lib.place_batch(dict(b), self._mesh))["right"][b["mask"] > 0]
-      for b in self._batches[split]
+      outcome["right"][batch["mask"] > 0]
+      for batch, outcome in _each(self._step, variables, self._batches[split], self._mesh)
     ]
     return np.concatenate(jax.device_get(steps))

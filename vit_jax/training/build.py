@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def build_model(
   earlier: RunInfo | None = None,
   class_names: Sequence[str] = (),
 ) -> tuple[nn.Module, dict[str, Any] | None]:
-  """Returns the model of a plan, and its variables if they come from a file.
+  """Returns the model of a plan, and its variables as NumPy arrays if they come from a file.
 
   Args:
     plan: the run's.
@@ -50,26 +51,32 @@ def build_model(
   else:
     from vit_jax.checkpoints.pretrained import from_pretrained
 
-    model, variables = from_pretrained(
-      plan.model.name,
-      checkpoint=plan.weights,
-      **({"class_names": class_names} if class_names else {"num_classes": num_classes}),
-      image_size=plan.pp.size,
-      channels=plan.pp.channels,
-      checkpoint_image_size=plan.checkpoint_image_size,
-      **plan.model.overrides,
-    )
+    with _on_host():
+      model, variables = from_pretrained(
+        plan.model.name,
+        checkpoint=plan.weights,
+        **({"class_names": class_names} if class_names else {"num_classes": num_classes}),
+        image_size=plan.pp.size,
+        channels=plan.pp.channels,
+        checkpoint_image_size=plan.checkpoint_image_size,
+        **plan.model.overrides,
+      )
   # Traces the model, so that a size that does not fit is refused before anything is written.
-  logits, shapes = jax.eval_shape(
-    lambda: model.init_with_output(jax.random.key(0), images, train=False)
-  )
-  _refuse_frozen_statistics(plan, model, shapes)
+  logits, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=False))
   if logits.shape != (1, num_classes):
     raise UserError(
       f"model {plan.model.name} gives outputs of shape {logits.shape[1:]} per image instead of "
       f"{num_classes} logits; choose a classifier that pools."
     )
-  return model, variables
+  return model, jax.device_get(variables)
+
+
+def _on_host() -> contextlib.AbstractContextManager[Any]:
+  """Where weights are read: beside the devices, none of which may have room for all of them."""
+  try:
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
+  except RuntimeError:  # JAX_PLATFORMS leaves the CPU out.
+    return contextlib.nullcontext()
 
 
 def _planned(plan: plan_lib.Plan) -> nn.Module:
@@ -101,28 +108,18 @@ def _build_two_towers(
   elif plan.from_scratch:
     model = registry.create_model(name, **overrides)
   else:
-    model, variables = pretrained.from_pretrained(
-      name,
-      plan.weights,
-      image_size=plan.pp.size,
-      channels=plan.pp.channels,
-      checkpoint_image_size=plan.checkpoint_image_size,
-      **overrides,
-    )
+    with _on_host():
+      model, variables = pretrained.from_pretrained(
+        name,
+        plan.weights,
+        image_size=plan.pp.size,
+        channels=plan.pp.channels,
+        checkpoint_image_size=plan.checkpoint_image_size,
+        **overrides,
+      )
   inputs = example_inputs(model, images)  # Traced, so that towers of two widths are refused here.
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
-  _refuse_frozen_statistics(plan, model.img, shapes)
-  return model, variables
-
-
-def _refuse_frozen_statistics(plan: plan_lib.Plan, model: nn.Module, shapes: Any) -> None:
-  """In training they are the batch's, and go on being averaged, whatever is frozen."""
-  if plan.frozen and "batch_stats" in shapes:
-    raise UserError(
-      f"config.frozen={plan.frozen!r} would not stop the batch statistics of "
-      f"{type(model).__name__}; train all of it (--config.frozen=), or choose a model without, "
-      "such as ViT, Swin or PoolFormer."
-    )
+  jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
+  return model, jax.device_get(variables)
 
 
 def _check_normalization(plan: plan_lib.Plan) -> None:

@@ -188,6 +188,7 @@ def _run(
         shardings=shardings,
         ema=plan.ema_decay is not None,
       )
+      variables = None  # The state has its own.
     else:
       saved = checkpointer.saved(start)
       timer = saved["timer"]
@@ -211,8 +212,10 @@ def _run(
       step = start
       while step < plan.total_steps:
         step += 1
-        batch = resize(step, mesh_lib.place_batch(next(stream), mesh))
-        state, metrics = train_step(state, batch, fixed)
+        # No name for the batch, which would keep it on the devices during an evaluation.
+        state, metrics = train_step(
+          state, resize(step, mesh_lib.place_batch(next(stream), mesh)), fixed
+        )
         progress.update(step, metrics)
         guard.update(step, metrics)
         checkpointer.poll()
@@ -247,9 +250,10 @@ def _run(
           raise Stopped(f"Stopped at step {step} with all saved; run the same command to continue.")
 
       checkpointer.wait()
-      results = {}
+      results, fixed = {}, None
       best = checkpointer.best_step
       if best != plan.total_steps:
+        state = None  # There may be no room for two.
         state = checkpointer.restore(best, target)
       if scores := checkpointer.metrics(best):
         results["val"] = scores

@@ -124,8 +124,16 @@ def reader(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, in
 
 
 def place(tree: Any, shardings: Any) -> Any:
-  """Puts a tree of NumPy arrays, which every process holds, on the devices of its shardings."""
-  return jax.jit(lambda x: x, out_shardings=shardings)(tree)
+  """Puts a tree of arrays, which every process holds, on the devices of its shardings.
+
+  Each device gets its own part alone, so that none needs room for a whole array that is split.
+  """
+
+  def put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+  return jax.tree.map(put, tree, shardings)
 
 
 def on_mesh(tree: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -72,7 +72,7 @@ def frozen_mask(params: Any, pattern: str) -> Any:
 
 
 def learning_rate(plan: Plan) -> optax.Schedule:
-  """Returns the plan's learning rate as a function of the updates made so far."""
+  """Returns the plan's learning rate as a function of the steps made so far."""
   return schedules.warmup_then_decay(
     plan.decay_type,
     plan.base_lr,
@@ -86,12 +86,31 @@ def learning_rate(plan: Plan) -> optax.Schedule:
   )
 
 
-def make_optimizer(plan: Plan) -> optax.GradientTransformation:
-  """Returns the plan's optimizer.
+def scale_by_rate_of_step(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+  """As `optax.scale_by_learning_rate`, with the rate of the step that `update` is told.
+
+  Optax counts the updates that were made. A step that `config.nan_policy` leaves out is none, so
+  the rates of all later steps would be those of earlier ones and the schedule would not reach its
+  end. The state is Optax's, and so is its count where no step is told.
+  """
+  by_count = optax.scale_by_learning_rate(rate)
+
+  def update(updates, state, params=None, *, step: jax.Array | None = None, **others):
+    del others
+    return by_count.update(updates, state if step is None else state._replace(count=step), params)
+
+  return optax.GradientTransformationExtraArgs(by_count.init, update)
+
+
+def make_optimizer(plan: Plan) -> optax.GradientTransformationExtraArgs:
+  """Returns the plan's optimizer, whose `update` takes the number of steps made so far as `step`.
 
   Weight decay is decoupled (arXiv:1711.05101): multiplied by the learning rate, but not seen by
   momentum, second moments or clipping. `optim_dtype` is the type of the momentum accumulator (of
   AdamW: of the first moment); parameters and updates stay float32.
+
+  A step that is left out (`config.nan_policy`) is one for the learning rate, but neither for
+  moments nor for Adam's bias correction, which goes by the gradients that the moments have seen.
   """
   transforms = []
   if plan.grad_norm_clip is not None:
@@ -104,7 +123,7 @@ def make_optimizer(plan: Plan) -> optax.GradientTransformation:
     transforms.append(optax.trace(plan.optim.momentum, accumulator_dtype=plan.optim_dtype))
   if plan.optim.weight_decay:
     transforms.append(optax.add_decayed_weights(plan.optim.weight_decay, mask=decay_mask))
-  transforms.append(optax.scale_by_learning_rate(learning_rate(plan)))
+  transforms.append(scale_by_rate_of_step(learning_rate(plan)))
   optimizer = optax.chain(*transforms)
   if plan.frozen is None:
     return optimizer

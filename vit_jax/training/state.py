@@ -14,16 +14,17 @@ import optax
 
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.models.lit import example_inputs
+from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import optim, sharding
 from vit_jax.training import plan as plan_lib
 
 
 @flax.struct.dataclass
 class TrainState:
-  """The state of training after `step` updates.
+  """The state of training after `step` steps.
 
   Attributes:
-    step: int32 scalar, the updates made.
+    step: int32 scalar, the steps made, those that were left out too.
     params: the model's parameters, float32.
     opt_state: the optimizer's state.
     rng: key data (uint32) from which the dropout key of each step is derived; never changes.
@@ -66,7 +67,8 @@ def create_state(
 
   Args:
     model: initialised where `variables` is None.
-    variables: the model's variables, if they come from a file.
+    variables: the model's variables, if they come from a file; with `shardings` each device gets
+      its part of them.
     optimizer: initialised for the parameters.
     images: float32 [batch, h, w, c], whose shape the parameters depend on.
     seed: decides the initial parameters and the dropout masks.
@@ -88,6 +90,9 @@ def create_state(
       ema=dict(variables) if ema else None,
     )
 
+  if variables is not None and isinstance(shardings, TrainState):
+    own = {"params": shardings.params, **shardings.collections}
+    variables = mesh_lib.place(variables, own)
   return jax.jit(create, out_shardings=shardings)(variables, seed)
 
 

@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.models.layers import BatchNorm
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import optim, sharding
 from vit_jax.training.objectives import Batch, Objective
@@ -41,14 +45,17 @@ def make_train_step(
   Args:
     objective: what is minimised, see `objectives`.
     optimizer: as `optim.make_optimizer` gives.
-    learning_rate: only reported here; the optimizer has its own.
+    learning_rate: of the number of steps made before. Only reported here: the optimizer has its
+      own, which is told that number.
     mesh: the batch is split over its batch axes.
     accum_steps: micro-batches whose gradients are averaged; the batch is a multiple of it.
     frozen: pattern of the parameters that are left as they are, see `optim.frozen_mask`. Nothing is
-      computed backwards that only they would need.
+      computed backwards that only they would need. Batch norms whose parameters are all among them
+      keep their statistics too, see `_frozen_norms`.
     ema_decay: of the state's average, see `averaged`; for a state that keeps one.
     skip_bad_steps: leaves out the update of a step whose loss, gradient or update is not finite,
-      and goes on; otherwise nothing is learned from the first such step on.
+      and goes on; otherwise nothing is learned from the first such step on. A step that is left out
+      counts for the learning rate and the average, but not for the optimizer's moments.
     state_shardings: of the state, see `sharding.shardings`; None keeps it whole on every device.
     fixed_shardings: likewise of what does not change.
 
@@ -59,11 +66,15 @@ def make_train_step(
     `finite` (whether all was).
   """
 
+  optimizer = optax.with_extra_args_support(optimizer)
+
   def loss_fn(params: Any, collections: Any, batch: Batch, *arguments: Any):
+    norms = contextlib.nullcontext()
     if frozen is not None:
       stop = lambda stays, x: jax.lax.stop_gradient(x) if stays else x
-      params = jax.tree.map(stop, optim.frozen_mask(params, frozen), params)
-    with sharding.examples_stay(mesh, len(batch["image"])):
+      mask = optim.frozen_mask(params, frozen)
+      params, norms = jax.tree.map(stop, mask, params), _frozen_norms(mask)
+    with norms, sharding.examples_stay(mesh, len(batch["image"])):
       return objective(params, collections, batch, *arguments)
 
   def gradients(state: TrainState, batch: Batch, fixed: Any, rng: jax.Array):
@@ -102,7 +113,7 @@ def make_train_step(
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     (loss, (own, collections)), grads = gradients(state, batch, fixed, rng)
     grad_norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
     params = optax.apply_updates(state.params, updates)
 
     # The host looks at the loss much later, so the step itself keeps a NaN out of the parameters.
@@ -145,6 +156,30 @@ def make_train_step(
     out_shardings=(state_shardings, whole),
     donate_argnums=0,
   )
+
+
+@contextlib.contextmanager
+def _frozen_norms(mask: Any) -> Iterator[None]:
+  """While a model is traced: batch norms whose parameters are all frozen work as in evaluation.
+
+  They normalise by their running statistics, which stay as they are. With the statistics of each
+  batch, a frozen part would compute other features in training than in evaluation, and its running
+  statistics would move. All other norms follow the batches: one whose scale or bias is trained is
+  itself trained, and it does not matter what is frozen before or after it.
+
+  Args:
+    mask: as `optim.frozen_mask` gives for the model's parameters.
+  """
+
+  def interceptor(call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext):
+    # A teacher's norms, whose paths are not in the mask, are not in training.
+    if isinstance(context.module, BatchNorm) and options.get("train"):
+      own = functools.reduce(lambda tree, name: tree[name], context.module.path, mask)
+      options = {**options, "train": not all(jax.tree.leaves(own))}
+    return call(*arguments, **options)
+
+  with nn.intercept_methods(interceptor):
+    yield
 
 
 def make_planned_step(
