@@ -46,6 +46,7 @@ class RunInfo:
     data: what `data_record` describes of the splits; None in a run from before the record.
     metric: the score that `keep_best_metric="accuracy"` ranks checkpoints by.
     teacher: whom it learns from; None without one, and in a run from before this record.
+    vocabulary: SHA-256 of its tokenizer's file; None likewise.
     step: the step that was loaded; None in the file.
     metrics: validation metrics of that step; None if it was not evaluated.
   """
@@ -60,6 +61,7 @@ class RunInfo:
   data: dict[str, Any] | None = None
   metric: str = "accuracy"
   teacher: continuation.TeacherRecord | None = None
+  vocabulary: str | None = None
   step: int | None = None
   metrics: dict[str, float] | None = None
 
@@ -102,6 +104,7 @@ def describe_run(
   record: data_record.Record,
   metric: str = "accuracy",
   teacher: continuation.TeacherRecord | None = None,
+  vocabulary: str | None = None,
 ) -> RunInfo:
   """Describes a run that is about to start."""
   return RunInfo(
@@ -115,6 +118,7 @@ def describe_run(
     data=record.describe(),
     metric=metric,
     teacher=teacher,
+    vocabulary=vocabulary,
   )
 
 

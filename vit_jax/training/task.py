@@ -10,6 +10,7 @@ other plan learns to classify; with `distill` from a teacher, too.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
 from vit_jax.training.restore import RunInfo
+
+log = logging.getLogger(__name__)
 
 
 class Evaluator(Protocol):
@@ -47,11 +50,13 @@ class Task:
     captions: makes the texts of training examples; None where there are none.
     fixed: variables that the objective needs and training does not change; None for none.
     teacher: whom the model learns from; None for nobody.
+    vocabulary: SHA-256 of the tokenizer's file; None without one.
   """
 
   captions: text.Captions | None
   fixed: Any = None
   teacher: teacher_lib.Teacher | None = None
+  vocabulary: str | None = None
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     """What a training step minimises."""
@@ -78,7 +83,7 @@ def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = 
   Args:
     plan: the run's.
     class_names: of the data set.
-    earlier: the run that is being continued, whose teacher must be the same.
+    earlier: the run that is being continued, whose teacher and vocabulary must be the same.
 
   Raises:
     UserError: the classes' names, their templates, the vocabulary or the teacher cannot be used.
@@ -93,6 +98,19 @@ def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = 
       return Distillation(plan, len(class_names), teacher)
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
+  now = vocabulary.digest(plan.text)
+  if earlier and now and earlier.vocabulary is None:
+    log.warning(
+      "the run has no record of its vocabulary, since it was started by an older version; it goes "
+      "on with what is at %s now",
+      plan.text.vocabulary,
+    )
+  elif earlier and now != earlier.vocabulary:
+    raise UserError(
+      f"config.text.vocabulary={plan.text.vocabulary!r} is not the vocabulary that this run has "
+      "learned with, for its content differs; set it to where that one is now, or use another "
+      "workdir."
+    )
   if not class_names:
     if plan.text.class_names:
       raise UserError(
@@ -178,6 +196,10 @@ class Pairs(Task):
 
   plan: Plan
   captions: text.Captions
+
+  @property
+  def vocabulary(self) -> str | None:
+    return vocabulary.digest(self.plan.text)
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     ids, known = self.captions.tokenizer.vocab_size, model.txt.vocab_size
