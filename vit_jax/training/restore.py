@@ -18,6 +18,7 @@ import jax
 from etils import epath
 
 from vit_jax import keys
+from vit_jax.checkpoints import vocabulary
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -271,6 +272,22 @@ def refuse_another_run(
     raise UserError(
       f"{workdir} holds a run of another config: {', '.join(differing)}; "
       f"use another workdir, or delete this one."
+    )
+
+
+def refuse_another_vocabulary(earlier: RunInfo, text: plan_lib.TextPlan) -> None:
+  """Raises UserError if the file of a tokenizer's vocabulary is another than the run's."""
+  now = vocabulary.digest(text)
+  if now and earlier.vocabulary is None:
+    log.warning(
+      "the run has no record of its vocabulary, since it was started by an older version; it goes "
+      "on with what is at %s now",
+      text.vocabulary,
+    )
+  elif now != earlier.vocabulary:
+    raise UserError(
+      f"config.text.vocabulary={text.vocabulary!r} is not the vocabulary that this run has learned "
+      "with, for its content differs; set it to where that one is now, or use another workdir."
     )
 
 

@@ -10,7 +10,6 @@ other plan learns to classify; with `distill` from a teacher, too.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,9 +25,7 @@ from vit_jax.models import deit
 from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
-from vit_jax.training.restore import RunInfo
-
-log = logging.getLogger(__name__)
+from vit_jax.training.restore import RunInfo, refuse_another_vocabulary
 
 
 class Evaluator(Protocol):
@@ -98,19 +95,8 @@ def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = 
       return Distillation(plan, len(class_names), teacher)
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
-  now = vocabulary.digest(plan.text)
-  if earlier and now and earlier.vocabulary is None:
-    log.warning(
-      "the run has no record of its vocabulary, since it was started by an older version; it goes "
-      "on with what is at %s now",
-      plan.text.vocabulary,
-    )
-  elif earlier and now != earlier.vocabulary:
-    raise UserError(
-      f"config.text.vocabulary={plan.text.vocabulary!r} is not the vocabulary that this run has "
-      "learned with, for its content differs; set it to where that one is now, or use another "
-      "workdir."
-    )
+  if earlier is not None:
+    refuse_another_vocabulary(earlier, plan.text)
   if not class_names:
     if plan.text.class_names:
       raise UserError(
