@@ -3,6 +3,8 @@
 """Connections that break, files that change, processes that meet: what arrives is whole."""
 
 import base64
+import errno
+import fcntl
 import hashlib
 import http.client
 import io
@@ -351,3 +353,15 @@ def test_a_full_disk_is_not_taken_for_a_broken_network(remote, cache, monkeypatc
   with pytest.raises(UserError, match=r"x.npz cannot be written \(No space left on device\); make"):
     download.fetch(f"{remote.address}/x.npz")
   assert len(remote.log) == 1 and not (cache / "x.npz").exists()
+
+
+def test_a_lock_is_given_back_if_what_it_guards_cannot_be_read(tmp_path, monkeypatch):
+  def broken(self, path, state):
+    raise OSError(errno.EIO, "Input/output error")
+
+  monkeypatch.setattr(transfer._Partial, "__init__", broken)
+  with pytest.raises(OSError, match="Input/output") as caught, transfer._Partial.of(tmp_path / "a"):
+    pass
+  with open(tmp_path / "a.lock") as lock:  # While the error's frames still live.
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  assert caught.value.errno == errno.EIO

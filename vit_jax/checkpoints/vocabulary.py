@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tokenizer_for`: how texts become tokens for given weights, as `preprocessing_for` for images."""
 
+import hashlib
 import os
 from typing import Any
 
@@ -29,6 +30,14 @@ def tokenizer_for(source: Any, vocabulary: str | os.PathLike | None = None) -> t
     source = _spec(source)
   path = vocabulary or source.vocabulary
   return text.make_tokenizer(source.tokenizer, path and download.fetch(path), source.max_len)
+
+
+def digest(source: registry.TextSpec) -> str | None:
+  """SHA-256 of the file of a tokenizer's vocabulary; None where it needs none."""
+  if not source.vocabulary:
+    return None
+  with open(download.fetch(source.vocabulary), "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _spec(source: str | os.PathLike) -> registry.TextSpec:

@@ -137,6 +137,7 @@ def _run(
   info = restore.describe_run(
     *(plan, model, dataset.class_names, parameters, data.record, evaluator.metric),
     teacher=task.teacher and task.teacher.record,
+    vocabulary=task.vocabulary,
   )
   for line in run_data.summary(data, plan, parameters):
     log.info(line)

@@ -18,6 +18,7 @@ import jax
 from etils import epath
 
 from vit_jax import keys
+from vit_jax.checkpoints import vocabulary
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -46,6 +47,7 @@ class RunInfo:
     data: what `data_record` describes of the splits; None in a run from before the record.
     metric: the score that `keep_best_metric="accuracy"` ranks checkpoints by.
     teacher: whom it learns from; None without one, and in a run from before this record.
+    vocabulary: SHA-256 of its tokenizer's file; None likewise.
     step: the step that was loaded; None in the file.
     metrics: validation metrics of that step; None if it was not evaluated.
   """
@@ -60,6 +62,7 @@ class RunInfo:
   data: dict[str, Any] | None = None
   metric: str = "accuracy"
   teacher: continuation.TeacherRecord | None = None
+  vocabulary: str | None = None
   step: int | None = None
   metrics: dict[str, float] | None = None
 
@@ -102,6 +105,7 @@ def describe_run(
   record: data_record.Record,
   metric: str = "accuracy",
   teacher: continuation.TeacherRecord | None = None,
+  vocabulary: str | None = None,
 ) -> RunInfo:
   """Describes a run that is about to start."""
   return RunInfo(
@@ -115,6 +119,7 @@ def describe_run(
     data=record.describe(),
     metric=metric,
     teacher=teacher,
+    vocabulary=vocabulary,
   )
 
 
@@ -267,6 +272,22 @@ def refuse_another_run(
     raise UserError(
       f"{workdir} holds a run of another config: {', '.join(differing)}; "
       f"use another workdir, or delete this one."
+    )
+
+
+def refuse_another_vocabulary(earlier: RunInfo, text: plan_lib.TextPlan) -> None:
+  """Raises UserError if the file of a tokenizer's vocabulary is another than the run's."""
+  now = vocabulary.digest(text)
+  if now and earlier.vocabulary is None:
+    log.warning(
+      "the run has no record of its vocabulary, since it was started by an older version; it goes "
+      "on with what is at %s now",
+      text.vocabulary,
+    )
+  elif now != earlier.vocabulary:
+    raise UserError(
+      f"config.text.vocabulary={text.vocabulary!r} is not the vocabulary that this run has learned "
+      "with, for its content differs; set it to where that one is now, or use another workdir."
     )
 
 

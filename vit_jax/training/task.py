@@ -27,7 +27,7 @@ from vit_jax.models import deit
 from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
-from vit_jax.training.restore import RunInfo
+from vit_jax.training.restore import RunInfo, refuse_another_vocabulary
 
 COUNTED = 10_000  # Images whose texts are looked at before training.
 
@@ -51,11 +51,13 @@ class Task:
     captions: makes the texts of training examples; None where there are none.
     fixed: variables that the objective needs and training does not change; None for none.
     teacher: whom the model learns from; None for nobody.
+    vocabulary: SHA-256 of the tokenizer's file; None without one.
   """
 
   captions: text.Captions | None
   fixed: Any = None
   teacher: teacher_lib.Teacher | None = None
+  vocabulary: str | None = None
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     """What a training step minimises."""
@@ -82,7 +84,7 @@ def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = 
   Args:
     plan: the run's.
     class_names: of the data set.
-    earlier: the run that is being continued, whose teacher must be the same.
+    earlier: the run that is being continued, whose teacher and vocabulary must be the same.
 
   Raises:
     UserError: the classes' names, their templates, the vocabulary or the teacher cannot be used.
@@ -97,6 +99,8 @@ def make_task(plan: Plan, class_names: Sequence[str], earlier: RunInfo | None = 
       return Distillation(plan, len(class_names), teacher)
     return Classification(plan, len(class_names))
   tokenizer = vocabulary.tokenizer_for(plan.text)
+  if earlier is not None:
+    refuse_another_vocabulary(earlier, plan.text)
   if not class_names:
     if plan.text.class_names:
       raise UserError(
@@ -182,6 +186,10 @@ class Pairs(Task):
 
   plan: Plan
   captions: text.Captions
+
+  @property
+  def vocabulary(self) -> str | None:
+    return vocabulary.digest(self.plan.text)
 
   def objective(self, model: nn.Module) -> objectives.Objective:
     ids, known = self.captions.tokenizer.vocab_size, model.txt.vocab_size
