@@ -189,7 +189,8 @@ def _parse(text: str, hint: Any, wrap: bool) -> Any:
     value = text if kind is tuple else None
   if kind is tuple:
     return tuple(value) if isinstance(value, list | tuple) else (value,) if wrap else None
-  return value
+  named = not isinstance(value, Mapping) or all(isinstance(name, str) for name in value)
+  return value if named else None
 
 
 def refuse_removed(keys: Mapping[str, Any], removed: Mapping[str, str], prefix: str = "") -> None:

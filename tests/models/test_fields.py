@@ -40,6 +40,8 @@ WRONG = [
   ("ViT-Ti_16", dict(dtype="int8"), "dtype='int8' is no type to compute in; choose one of float32"),
   ("ViT-Ti_16", dict(dtype="bf16"), "dtype='bf16' is no type to compute in"),
   ("ViT-Ti_16", dict(dtype=8), "dtype=8 is no type"),
+  ("ViT-Ti_16", dict(dtype="('a',)"), "is no type to compute in"),
+  ("ViT-Ti_16", dict(dtype=("a", 1)), "is no type to compute in"),
   ("ViT-Ti_16", dict(classifier="cls"), "classifier='cls' is not known; choose from: token"),
   ("ViT-Ti_16", dict(remat="all"), "remat='all' is not known; choose from: "),
   ("ViT-Ti_16", dict(activation="relu"), "activation='relu' is not known"),

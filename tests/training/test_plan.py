@@ -96,6 +96,8 @@ NAN, INF = float("nan"), float("inf")
     ),
     (dict(pp=dict(random_affine=dict(translate=-1))), r"random_affine.translate=-1 must be in \[0"),
     (dict(pp=dict(random_affine=dict(scale=(1, INF)))), r"random_affine.scale=\(1, inf\) must be"),
+    (dict(pp=dict(random_affine=dict(scale=(1, "a")))), r"random_affine.scale=\(1, 'a'\) must be"),
+    (dict(pp=dict(random_affine={1: 2})), r"random_affine.1 is unknown; it takes degrees"),
     (dict(pp=dict(min_area=NAN, train_crop="inception")), r"pp.min_area=nan must be above 0"),
     (dict(pp=dict(crop=0)), r"pp.crop=0 must be a positive size"),
     (dict(pp=dict(mean=NAN)), r"pp.mean=\(nan,\) must have one number"),
