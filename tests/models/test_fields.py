@@ -78,6 +78,16 @@ def test_refused_when_the_model_is_made(name, overrides, message):
       make(name, **overrides)
 
 
+@pytest.mark.parametrize("name", [None, 3, [], ("ViT-B_16",), b"ViT-B_16"])
+def test_a_name_is_a_string(name):
+  with pytest.raises(UserError, match=r"is no name of a model; pass a string, such as 'ViT-B_16'"):
+    vit_jax.create_model(name)
+  with pytest.raises(UserError, match=r"is no name of a model"):
+    vit_jax.create_model("LiT-B16B", img=dict(name=name))
+  with pytest.raises(UserError, match=r"there is no text tower"):
+    vit_jax.create_model("LiT-B16B", txt=dict(name=name))
+
+
 def test_all_rows_can_be_made_and_every_number_has_a_range():
   for name in vit_jax.list_models():
     model = registry.create_model(name)

@@ -100,6 +100,7 @@ NAN, INF = float("nan"), float("inf")
     (dict(pp=dict(random_affine={1: 2})), r"random_affine.1 is unknown; it takes degrees"),
     (dict(pp=dict(min_area=NAN, train_crop="inception")), r"pp.min_area=nan must be above 0"),
     (dict(pp=dict(crop=0)), r"pp.crop=0 must be a positive size"),
+    (dict(base_lr=10**400), r"config.base_lr=10+ is not a number"),
     (dict(pp=dict(mean=NAN)), r"pp.mean=\(nan,\) must have one number"),
     (dict(model=dict(dropout_rate=1.5)), r"dropout_rate=1.5 should be in \[0, 1\)"),
     (dict(model=dict(num_layers=0)), r"num_layers=0 should be at least 1"),
