@@ -189,7 +189,8 @@ def _parse(text: str, hint: Any, wrap: bool) -> Any:
     value = text if kind is tuple else None
   if kind is tuple:
     return tuple(value) if isinstance(value, list | tuple) else (value,) if wrap else None
-  return value
+  named = not isinstance(value, Mapping) or all(isinstance(name, str) for name in value)
+  return value if named else None
 
 
 def refuse_removed(keys: Mapping[str, Any], removed: Mapping[str, str], prefix: str = "") -> None:
@@ -211,6 +212,7 @@ def closest(path: str, known: Iterable[str]) -> str:
     ratio = lambda a, b: difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
     return max(ratio(path, name), ratio(*ends))
 
+  path = str(path)
   ranked = sorted(((likeness(name), name) for name in {*known}), reverse=True)[:3]
   near = [name for ratio, name in ranked if ratio >= 0.5] or [name for _, name in ranked]
   return f"; did you mean {' or '.join(map(repr, near))}?"
@@ -289,8 +291,8 @@ def fits(value: Any, hint: Any) -> bool:
     if not args or args[-1] is Ellipsis:
       return all(fits(v, args[0]) for v in value) if args else True
     return len(value) == len(args) and all(map(fits, value, args))
-  if hint is float:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+  if hint is float:  # Of integers those that float can hold.
+    return isinstance(value, float) or (fits(value, int) and abs(value) < 2**1023)
   if hint is int:
     return isinstance(value, int) and not isinstance(value, bool)
   return isinstance(value, origin or (type(None) if hint is None else hint))

@@ -58,6 +58,7 @@ LINES = [
   ([QUICK, "--config.model.name=deit_small_distilled_patch16_224"], "'DeiT-S_16-distilled'"),
   ([QUICK, "--config.model=ViT-B_16"], "set its keys, such as --config.model.name=VALUE."),
   ([QUICK, "--config.optim=adamw"], "set its keys, such as --config.optim.name=VALUE."),
+  ([QUICK, "--config.pp={1: 2}"], "is not a dict; set its keys, such as --config.pp.train=VALUE."),
   ([QUICK, "--config.base-lr=0.1"], "use base_lr."),
   ([QUICK, "--config.batch=None"], "cannot be none; set it to an integer."),
   ([QUICK, "--config.epochs=many"], "--config.epochs=many is not a number or none."),

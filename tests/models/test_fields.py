@@ -40,6 +40,8 @@ WRONG = [
   ("ViT-Ti_16", dict(dtype="int8"), "dtype='int8' is no type to compute in; choose one of float32"),
   ("ViT-Ti_16", dict(dtype="bf16"), "dtype='bf16' is no type to compute in"),
   ("ViT-Ti_16", dict(dtype=8), "dtype=8 is no type"),
+  ("ViT-Ti_16", dict(dtype="('a',)"), "is no type to compute in"),
+  ("ViT-Ti_16", dict(dtype=("a", 1)), "is no type to compute in"),
   ("ViT-Ti_16", dict(classifier="cls"), "classifier='cls' is not known; choose from: token"),
   ("ViT-Ti_16", dict(remat="all"), "remat='all' is not known; choose from: "),
   ("ViT-Ti_16", dict(activation="relu"), "activation='relu' is not known"),
@@ -74,6 +76,16 @@ def test_refused_when_the_model_is_made(name, overrides, message):
   for make in (vit_jax.create_model, vit_jax.from_pretrained):  # Which fetches no weights before.
     with pytest.raises(UserError, match=message):
       make(name, **overrides)
+
+
+@pytest.mark.parametrize("name", [None, 3, [], ("ViT-B_16",), b"ViT-B_16"])
+def test_a_name_is_a_string(name):
+  with pytest.raises(UserError, match=r"is no name of a model; pass a string, such as 'ViT-B_16'"):
+    vit_jax.create_model(name)
+  with pytest.raises(UserError, match=r"is no name of a model"):
+    vit_jax.create_model("LiT-B16B", img=dict(name=name))
+  with pytest.raises(UserError, match=r"there is no text tower"):
+    vit_jax.create_model("LiT-B16B", txt=dict(name=name))
 
 
 def test_all_rows_can_be_made_and_every_number_has_a_range():

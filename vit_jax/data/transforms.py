@@ -174,11 +174,12 @@ def _affine_settings(given: Mapping[str, Any]) -> dict[str, Any]:
   for key in settings:
     if key not in _AFFINE:
       raise UserError(
-        f"pp.random_affine.{key} is unknown{nearest(key, list(_AFFINE))}; it takes "
+        f"pp.random_affine.{key} is unknown{nearest(str(key), list(_AFFINE))}; it takes "
         f"{', '.join(_AFFINE)}."
       )
   scale = settings["scale"]
-  low, high = map(float, scale) if np.shape(scale) == (2,) else (0.0, 0.0)
+  two = np.shape(scale) == (2,) and all(keys.fits(end, float) for end in scale)
+  low, high = map(float, scale) if two else (0.0, 0.0)
   if not 0 < low <= high < math.inf:
     raise UserError(f"pp.random_affine.scale={scale!r} must be (lowest, highest) > 0.")
   for name, most in (("degrees", 360), ("translate", 1)):

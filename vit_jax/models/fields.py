@@ -126,7 +126,6 @@ def _check_field(shown: str, module: type[nn.Module], field: str, value: Any) ->
 
 
 def _is_dtype(value: Any) -> bool:
-  try:
-    return np.dtype(value).name in DTYPES
-  except TypeError:
-    return False
+  if isinstance(value, str):
+    return value in DTYPES
+  return isinstance(value, type | np.dtype) and np.dtype(value).name in DTYPES

@@ -27,6 +27,8 @@ def resolve_name(name: str) -> str:
 
   "B_16" and "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0" are both "ViT-B_16".
   """
+  if not isinstance(name, str):
+    raise UserError(f"{name!r:.40} is no name of a model; pass a string, such as 'ViT-B_16'.")
   if name in MODELS:
     return name
   short = name.removesuffix(".npz").split("-")[0]
@@ -158,19 +160,20 @@ def _tower_module(name: str) -> type[nn.Module]:
 def _tower(field: str, config: Mapping[str, Any], overrides: Any) -> nn.Module:
   if isinstance(overrides, nn.Module):
     return overrides
-  if not isinstance(overrides, Mapping):
+  if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
     raise UserError(f"{field}={overrides!r} is no tower; pass its fields, as in {field}={{...}}.")
-  if field == "img" and get_entry(overrides.get("name", config["name"])).text:
+  name = overrides.get("name", config["name"])
+  if field == "img" and get_entry(name).text:
     raise UserError(f"img={overrides} is a model of two towers itself; name an image model.")
-  if field == "txt" and overrides.get("name", config["name"]) not in TEXT_TOWERS:
+  if field == "txt" and not (isinstance(name, str) and name in TEXT_TOWERS):
     return create_text_tower(**overrides)  # Refuses it, with the nearest.
   return (create_model if field == "img" else create_text_tower)(**tower_config(config, overrides))
 
 
 def create_text_tower(name: str, **overrides: Any) -> nn.Module:
   """Builds a text tower by its name in TEXT_TOWERS; as `create_model`."""
-  if name not in TEXT_TOWERS:
-    hint = nearest(name, TEXT_TOWERS) or f"; choose from {', '.join(TEXT_TOWERS)}."
+  if not isinstance(name, str) or name not in TEXT_TOWERS:
+    hint = nearest(str(name), TEXT_TOWERS) or f"; choose from {', '.join(TEXT_TOWERS)}."
     raise UserError(f"there is no text tower {name!r}{hint}")
   return _build(name, *TEXT_TOWERS[name], overrides)
 

@@ -231,8 +231,8 @@ class Plan:
     checks.check_steps(known)
     if 0 < examples < self.batch:
       log.warning(
-        "config.batch=%d is more than the %d training images: each step sees some of them more "
-        "than once; --config.batch=%d or less would not",
+        "config.batch=%d is more than the %d training images, so a step holds some of them more "
+        "than once; --config.batch=%d is the most that does not",
         *(self.batch, examples, examples),
       )
     return known

@@ -355,11 +355,6 @@ def summary(data: RunData, plan: Plan, parameters: int) -> list[str]:
     f"{plan.total_steps:,} steps of {plan.batch:,} images, "
     f"{plan.total_steps * plan.batch / counts['train']:,.1f} epochs"
   ]
-  if plan.batch > counts["train"]:
-    lines.append(
-      f"the batch of {plan.batch:,} is larger than the training set of {counts['train']:,} images, "
-      "so a step holds some images more than once"
-    )
   if plan.from_scratch and plan.total_steps < _FEW_STEPS:
     lines.append(
       f"{plan.total_steps:,} steps are few for training from scratch: raise config.epochs or "
