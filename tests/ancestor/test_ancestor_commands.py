@@ -247,7 +247,7 @@ def test_a_config_that_is_there_comes_first(tmp_path):
   mine.write_text("")
   assert configuration.find_config(str(mine)) == mine
   for path in ("vit.py", "my/vit.py", "configs/vti.py", str(tmp_path / "configs" / "models.py")):
-    with pytest.raises(UserError, match=r"there is no config file .*configs/augreg.py") as caught:
+    with pytest.raises(UserError, match=r"there is no config file") as caught:
       configuration.find_config(path)
     assert "common" not in str(caught.value) and "inference_time" not in str(caught.value)
 
