@@ -203,7 +203,7 @@ def test_augreg_takes_a_preset_of_a_data_set():
     ("trainer=train", "trainer"),
     ("trainer=inference_time", "trainer"),
     ("tfds_manual_dir=/data", "tfds_manual_dir"),
-    ("accumulation_steps=1", "did you mean 'accum_steps'"),
+    ("accumulation_steps=1", "accum_steps"),
     ("model.transformer.dropout_rate=0.1", "model.dropout_rate"),
   ],
 )
