@@ -315,7 +315,7 @@ def _family(entry: registry.Entry) -> str:
   """The registry's family as reading.FAMILIES calls it."""
   if "-distilled" in entry.name:
     return "distilled DeiT"
-  names = {"vit": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
+  names = {"vit": "ViT", "testing": "ViT", "deit": "ViT", "hybrid": "hybrid ViT", "mixer": "Mixer"}
   names |= {"bit": "BiT ResNet", "swin": "Swin", "swin_v2": "Swin V2", "metaformer": "MetaFormer"}
   names |= {"mobilevit": "MobileViT", "mobilevit_v2": "MobileViTV2"}
   return names.get(entry.family, entry.family)

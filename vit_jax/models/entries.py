@@ -324,7 +324,7 @@ def _entries() -> dict[str, Entry]:
   for name, classifier in TESTING.items():
     size = dict(hidden_size=10, num_layers=1, mlp_dim=10, num_heads=2)
     config = dict(size, patch_size=16, dropout_rate=0.1, classifier=classifier)
-    entries.append((name, "vit", VisionTransformer, config))
+    entries.append((name, "testing", VisionTransformer, config))
   return {
     name: Entry(
       name,
