@@ -62,6 +62,11 @@ def _ours(plan, weights, gradients, dtype=jnp.float32):
       dict(name="adamw", weight_decay=0.3),
       lambda w: torch.optim.AdamW([w], lr=0.125, weight_decay=0.3, eps=1e-8),
     ),
+    # None of the defaults, and an eps of the gradients' size.
+    (
+      dict(name="adamw", weight_decay=0.0, b1=0.6, b2=0.8, eps=0.5),
+      lambda w: torch.optim.AdamW([w], lr=0.125, weight_decay=0, betas=(0.6, 0.8), eps=0.5),
+    ),
   ],
 )
 def test_equals_torch(section, theirs):
