@@ -250,6 +250,14 @@ def test_the_average_follows_parameters_and_statistics():
   assert state.result is state.ema
 
 
+def test_without_an_average_the_result_is_what_was_learned():
+  state, step = _setup()
+  state, _ = step(state, _batch(), None)
+  assert state.ema is None
+  for path, value in tiny.leaves(state.result).items():
+    np.testing.assert_array_equal(value, tiny.leaves(state.variables)[path], err_msg=path)
+
+
 PROGRAM = """
 import json, sys
 import jax

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import logging
+import threading
 import time
 
 import jax
@@ -54,12 +55,17 @@ def test_a_batch_that_does_not_come_is_told_again_and_again(caplog):
     yield 7
 
   caplog.set_level(logging.WARNING)
+  running = threading.enumerate()
   with stream(1, stall_timeout=0.2) as batches:
     next(batches)
     time.sleep(0.4)  # Nobody waits for a batch.
     assert not caplog.records
     batches.iterator, started = late(), time.monotonic()
     assert next(batches) == 7
+  watchers = [t for t in threading.enumerate() if t not in running]
+  for watcher in watchers:
+    watcher.join(30)
+  assert not any(watcher.is_alive() for watcher in watchers)
   # Two time-outs, though it is looked at four times as often.
   assert len(caplog.records) == 2 and time.monotonic() - started > 0.4
   assert all("reading data hangs; look at its disk" in message for message in caplog.messages)
