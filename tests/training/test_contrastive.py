@@ -7,6 +7,7 @@ import json
 import math
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -146,6 +147,29 @@ def test_equals_a_step_written_out(loss, bias, frozen):
   assert float(metrics["grad_norm"]) == pytest.approx(grad_norm, rel=1e-5)
   assert float(metrics["accuracy"]) == np.mean(logits.argmax(-1) == np.arange(16))
   assert float(metrics["temperature"]) == pytest.approx(np.exp(params["t"][0]), rel=1e-6)
+
+
+def test_bias_temperature_and_equal_texts_by_hand():
+  products = np.float32([
+    [0.5, 0.9, 0.1, 0.2],  # The closest text has the words of the image's own.
+    [0.3, 0.2, 0.1, 0.1],  # Likewise.
+    [0.8, 0.1, 0.4, 0.3],  # Another text is closer.
+    [0.1, 0.2, 0.3, 0.4],
+  ])  # fmt: skip
+
+  class Towers(nn.Module):
+    def __call__(self, images, tokens, train):
+      return products, jnp.eye(4), {"t": jnp.float32([3.0]), "b": jnp.float32([-1.5])}
+
+  objective = objectives.contrastive(Towers(), mean=HALF, std=HALF, loss="sigmoid")
+  batch, key = pairs(4), jax.random.key(0)
+  batch["tokens"][1] = batch["tokens"][0]
+  batch["tokens"][2, 1:] = batch["tokens"][3, 1:]  # A part of the words is not all of them.
+  value, (metrics, _) = objective({}, {}, batch, key, key)
+  probabilities = 1 / (1 + np.exp(-(3 * products - 1.5)))
+  right = np.where(np.eye(4), probabilities, 1 - probabilities)
+  assert float(value) == pytest.approx(-np.log(right).sum() / 4, rel=1e-6)
+  assert float(metrics["accuracy"]) == 0.75 and float(metrics["temperature"]) == 3.0
 
 
 def plan_of(**changes):

@@ -86,6 +86,27 @@ def test_the_loss_is_the_papers(name, loss):
   assert float(metrics["teacher_accuracy"]) == pytest.approx(float(right))
 
 
+def test_what_is_not_asked_for_is_off():
+  """Neither labels are smoothed nor images mixed."""
+  model = create_model("DeiT-Ti_16", **SMALL)
+  params, key = noisy(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
+  fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
+  compare = teacher.comparison(DistillPlan(teacher=""))
+  options = dict(compare=compare, weight=0.25, mean=(0.5,), std=(0.5,))
+
+  @jax.jit
+  def both(params):
+    logits = model.apply({"params": params}, np.float32(a_batch()["image"]) / 127.5 - 1)
+    own = optax.softmax_cross_entropy_with_integer_labels(logits, a_batch()["label"])
+    taught = teach(fixed, a_batch()["image"]).argmax(-1)
+    other = optax.softmax_cross_entropy_with_integer_labels(logits, taught)
+    objective = objectives.distillation(model, teach, **options)
+    return objective(params, {}, a_batch(), key, key, fixed)[0], (0.75 * own + 0.25 * other).mean()
+
+  ours, expected = both(params)
+  assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_each_head_learns_from_its_own_target():
   model = create_model("DeiT-Ti_16-distilled", **SMALL, average_heads=False)
   variables, key = noisy(model, jnp.zeros((1, 8, 8, 1))), jax.random.key(0)

@@ -106,3 +106,68 @@ def test_a_guard_counts_in_a_row():
     guard.update(step, bad)
   guard.flush()
   assert guard.bad_step == 100
+
+
+def test_a_guard_looks_at_a_step_when_eight_more_are_on_their_way():
+  looked = []
+
+  class Finite:
+    def __init__(self, step):
+      self.step = step
+
+    def __bool__(self):
+      looked.append(self.step)
+      return True
+
+  guard = Guard("stop", print)
+  for step in range(1, 9):
+    guard.update(step, {"finite": Finite(step)})
+  assert looked == []
+  guard.update(9, {"finite": Finite(9)})
+  assert looked == [1]
+  guard.flush()
+  assert looked == [*range(1, 10)] and guard.bad_step is None
+
+
+def test_a_guard_goes_back_three_times_without_a_new_checkpoint():
+  told, bad = [], {"finite": jnp.bool_(False)}
+  guard = Guard("rollback", told.append)
+
+  def meet(*steps):
+    for step in steps:
+      guard.update(step, bad)
+    guard.flush()
+
+  for number in (1, 2, 3):
+    meet(7, 8)
+    assert guard.bad_step == 7  # The first; what follows it is no news.
+    assert guard.goes_back(5) and guard.bad_step is None
+    assert told[-1].startswith("step 7: ") and told[-1].endswith(f"({number} of 3)")
+  meet(6)
+  with pytest.raises(Diverged, match="at step 6; the checkpoint of step 5 is the last good one"):
+    guard.goes_back(5)
+  guard.rollbacks = 0  # As after a checkpoint.
+  assert guard.goes_back(5) and told[-1].endswith("(1 of 3)")
+  # What was on its way when it went back is forgotten.
+  for step in range(6, 15):
+    guard.update(step, bad)
+  assert guard.bad_step == 6 and guard.goes_back(5)
+  guard.flush()
+  assert guard.bad_step is None
+
+
+@pytest.mark.parametrize(
+  "policy, last_good, message",
+  [
+    ("rollback", None, "no checkpoint was saved yet"),
+    ("stop", 5, "checkpoint of step 5 is the last good one"),
+    ("skip", 5, "checkpoint of step 5 is the last good one"),
+  ],
+)
+def test_a_guard_ends_where_it_may_not_go_back(policy, last_good, message):
+  guard, bad = Guard(policy, lambda line: None), {"finite": jnp.bool_(False)}
+  for step in range(7, 7 + MAX_SKIPPED):
+    guard.update(step, bad)
+  guard.flush()
+  with pytest.raises(Diverged, match=f"at step 7; .*{message}"):
+    guard.goes_back(last_good)

@@ -35,6 +35,12 @@ def test_sizes_are_uniform_and_depend_on_seed_and_step_alone():
   assert abs(sum(a == b for a, b in zip(drawn, other, strict=True)) - 1000) < 104
 
 
+def test_sizes_are_those_of_earlier_versions():
+  """Otherwise a run that is continued by another version would draw others from then on."""
+  drawn = [multiscale.draw((160, 192, 256), 3, step) for step in range(1, 13)]
+  assert drawn == [256, 160, 160, 160, 192, 192, 160, 256, 192, 256, 160, 192]
+
+
 def test_images_are_shrunk_as_pillow_does(monkeypatch):
   monkeypatch.setattr(multiscale, "draw", lambda sizes, seed, step: sizes[step])
   # Noise, so that the filter is seen.

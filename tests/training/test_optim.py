@@ -66,6 +66,11 @@ def _ours(plan, weights, gradients, dtype=jnp.float32):
       dict(name="adamw", weight_decay=0.3),
       lambda w: torch.optim.AdamW([w], lr=0.125, weight_decay=0.3, eps=1e-8),
     ),
+    # None of the defaults, and an eps of the gradients' size.
+    (
+      dict(name="adamw", weight_decay=0.0, b1=0.6, b2=0.8, eps=0.5),
+      lambda w: torch.optim.AdamW([w], lr=0.125, weight_decay=0, betas=(0.6, 0.8), eps=0.5),
+    ),
   ],
 )
 def test_equals_torch(section, theirs):
@@ -86,6 +91,35 @@ def test_clips_by_global_norm():
   plan = _plan(optim=dict(name="sgd"), grad_norm_clip=1.0)
   ours, _ = _ours(plan, [0.0, 0.0], [[3.0, 4.0]])
   np.testing.assert_allclose(ours, [-0.075, -0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weight_decay_leaves_biases_alone(name):
+  tx = optim.make_optimizer(_plan(optim=dict(name=name, weight_decay=0.25)))
+  params = {"kernel": jnp.ones(3), "bias": jnp.ones(3)}
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  np.testing.assert_allclose(updates["kernel"], -0.125 * 0.25, rtol=1e-6)
+  np.testing.assert_array_equal(updates["bias"], 0.0)
+
+
+@pytest.mark.parametrize(
+  "changes, expected",
+  [
+    (dict(decay_type="cosine"), {2: 0.25, 4: 0.5, 34: 0.25, 64: 0.0}),
+    (dict(decay_type="constant", cooldown_steps=8), {2: 0.25, 56: 0.5, 60: 0.25, 64: 0.0}),
+    (dict(decay_type="linear", linear_end=0.25), {2: 0.25, 4: 0.5, 34: 0.375, 64: 0.25}),
+    (dict(decay_type="rsqrt", rsqrt_timescale=20), {2: 0.25, 4: 0.5, 64: 0.25}),
+    (
+      dict(decay_type="step", decay_at=(0.25, 0.5), decay_factor=0.5),
+      {2: 0.25, 16: 0.5, 17: 0.25, 32: 0.25, 33: 0.125},
+    ),
+  ],
+)
+def test_the_rate_is_that_of_all_keys_of_the_plan(changes, expected):
+  keys = dict(base_lr=0.5, total_steps=64, warmup_steps=4)
+  rate = optim.learning_rate(make_plan(tiny.config(**keys, **changes)))
+  for step, value in expected.items():
+    assert float(rate(step)) == pytest.approx(value, rel=1e-6, abs=1e-9), step
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -11,9 +11,10 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import objectives
+from vit_jax.training import objectives, optim
+from vit_jax.training.plan import make_plan
 from vit_jax.training.state import create_state
-from vit_jax.training.step import make_train_step
+from vit_jax.training.step import make_planned_step, make_train_step
 
 
 class Small(nn.Module):
@@ -67,6 +68,28 @@ def test_equals_a_step_written_out():
   assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-6)
   assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
   assert int(state.step) == 1 and float(metrics["learning_rate"]) == 0.5
+
+
+def test_the_reported_rate_is_the_one_that_was_applied():
+  changes = dict(base_lr=0.5, warmup_steps=2, total_steps=6, decay_type="linear", linear_end=0.125)
+  plan = make_plan(tiny.config(**changes, optim=dict(name="sgd", momentum=0.0)))
+  model, mesh = Small(), mesh_lib.make_mesh()
+  whole = mesh_lib.replicated(mesh)
+  optimizer, images = optim.make_optimizer(plan), jnp.zeros((1, 4, 4, 3))
+  state = create_state(model, None, optimizer, images, 0, shardings=whole)
+  objective = objectives.classification(model, mean=(0.5,) * 3, std=(0.5,) * 3)
+  step = make_planned_step(plan, objective, mesh, whole, whole)
+  reported, applied = [], []
+  for seed in range(6):
+    before = jax.tree.map(jnp.copy, state.params)
+    state, metrics = step(state, _batch(seed=seed), None)
+    change = float(optax.tree.norm(jax.tree.map(jnp.subtract, state.params, before)))
+    applied.append(change / float(metrics["grad_norm"]))  # Without momentum.
+    reported.append(float(metrics["learning_rate"]))
+  # Linear warm-up over two updates, then a fall from 0.5 by 0.375 over four.
+  expected = [0.0, 0.25, 0.5, 0.40625, 0.3125, 0.21875]
+  assert reported == pytest.approx(expected, rel=1e-6)
+  assert applied == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("accum_steps", [2, 8])
@@ -225,6 +248,14 @@ def test_the_average_follows_parameters_and_statistics():
   assert _relative_error(state.ema, expected) < 1e-6
   assert _relative_error(state.variables, expected) > 1e-2
   assert state.result is state.ema
+
+
+def test_without_an_average_the_result_is_what_was_learned():
+  state, step = _setup()
+  state, _ = step(state, _batch(), None)
+  assert state.ema is None
+  for path, value in tiny.leaves(state.result).items():
+    np.testing.assert_array_equal(value, tiny.leaves(state.variables)[path], err_msg=path)
 
 
 PROGRAM = """
