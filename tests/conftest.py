@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tests share: a CPU backend, quick compilation, and an importable torchvision."""
 
+import logging
 import os
 import tempfile
 
@@ -19,7 +20,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # The workers inherit it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import cpu_torchvision  # noqa: F401
+import pytest
 import torch
 
 # Its threads wait for work in a loop, and take from the other workers what they don't use.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def usual_log_level():
+  """Commands raise it for their process; the tests after them see what users of the library do."""
+  yield
+  logging.getLogger("vit_jax").setLevel(logging.NOTSET)
