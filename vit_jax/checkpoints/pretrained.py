@@ -178,7 +178,7 @@ def open_checkpoint(
         f"{name} has no classes, so num_classes, head and classes don't go with it; "
         "`vit-jax zeroshot` takes their names instead."
       )
-    registry.create_model(name, **overrides)  # Before anything is fetched.
+    _check_overrides(name, checkpoint, overrides)
     return lit.open_checkpoint(
       entry,
       checkpoint if checkpoint is not None else _recommended(entry.name, entry),
@@ -190,7 +190,7 @@ def open_checkpoint(
       patch_resize=patch_resize,
     )
   source, path = checkpoint, None
-  registry.create_model(name, num_classes=num_classes, **overrides)  # Before anything is fetched.
+  _check_overrides(name, checkpoint, {**overrides, "num_classes": num_classes})
   if not isinstance(checkpoint, Source):
     address = checkpoint if checkpoint is not None else _recommended(name, entry)
     path = download.fetch(address)
@@ -275,6 +275,15 @@ def _check_head(
     )
   if class_names is not None and (num_classes, head, classes) != (None, None, None):
     raise UserError("class_names decides on the head; leave num_classes, head and classes out.")
+
+
+def _check_overrides(name: str, checkpoint: Any, overrides: Mapping[str, Any]) -> None:
+  """Refuses fields before anything is fetched: a file of the user's may tell the others."""
+  given = {k: v for k, v in overrides.items() if (k, v) != ("num_classes", None)}
+  if checkpoint is None:
+    registry.create_model(name, **given)
+  else:
+    registry.check_fields(name, given)
 
 
 def _recommended(name: str, entry: registry.Entry) -> str:

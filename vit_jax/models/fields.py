@@ -93,8 +93,7 @@ def check(name: str, module: type[nn.Module], given: Mapping[str, Any]) -> None:
   Raises:
     UserError: naming a field, and what it takes.
   """
-  for field, value in given.items():
-    _check_field(f"{name}: {field}", module, field, value)
+  check_each(name, module, given)
   fields = {field.name: field.default for field in dataclasses.fields(module)} | dict(given)
   for kind, field, parts in PARTS:
     if not issubclass(module, kind) or field not in fields or fields.get(parts, parts) is None:
@@ -107,6 +106,12 @@ def check(name: str, module: type[nn.Module], given: Mapping[str, Any]) -> None:
         by = f"{parts}={count}" if isinstance(parts, str) else count
         use = count * max(1, round(width / count))
         raise UserError(f"{name}: {field}={width} is not a multiple of {by}; use {use}.")
+
+
+def check_each(name: str, module: type[nn.Module], given: Mapping[str, Any]) -> None:
+  """As `check`, but of each field alone, where the others are not known yet."""
+  for field, value in given.items():
+    _check_field(f"{name}: {field}", module, field, value)
 
 
 def _check_field(shown: str, module: type[nn.Module], field: str, value: Any) -> None:

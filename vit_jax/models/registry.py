@@ -122,22 +122,44 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
 def _build(
   name: str, module: type[nn.Module], config: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> nn.Module:
+  _check_names(name, module, overrides)
+  merged = {key: _plain(value) for key, value in {**config, **overrides}.items()}
+  for key in merged:
+    if isinstance(config.get(key), Mapping):
+      merged[key] = _tower(key, config[key], overrides.get(key, {}))
+  towers = {key for key, value in merged.items() if isinstance(value, nn.Module)}
+  fields.check(name, module, {k: v for k, v in merged.items() if k not in towers})
+  return module(**merged)
+
+
+def check_fields(name: str, overrides: Mapping[str, Any]) -> None:
+  """Refuses fields that a model does not have, and values that they never take.
+
+  For a model whose other fields a file tells: what goes with what is seen when it is read.
+
+  Raises:
+    UserError: as `create_model`.
+  """
+  entry = get_entry(name)
+  _check_names(entry.name, entry.module, overrides)
+  towers = {key for key, value in entry.config.items() if isinstance(value, Mapping)}
+  own = {key: _plain(value) for key, value in overrides.items() if key not in towers}
+  fields.check_each(entry.name, entry.module, own)
+
+
+def _check_names(name: str, module: type[nn.Module], overrides: Mapping[str, Any]) -> None:
   known = model_fields(module)
   for key in overrides:
     if key not in known:
       hint = nearest(key, known) or f"; it has {', '.join(known)}."
       raise UserError(f"{name} has no field {key!r}{hint}")
-  merged = {**config, **overrides}
-  for key, value in merged.items():
-    if isinstance(config.get(key), Mapping):
-      merged[key] = _tower(key, config[key], overrides.get(key, {}))
-    elif isinstance(value, list):  # Modules are hashed as static arguments of jit.
-      merged[key] = tuple(value)
-    elif isinstance(value, np.generic):
-      merged[key] = value.item()
-  towers = {key for key, value in merged.items() if isinstance(value, nn.Module)}
-  fields.check(name, module, {k: v for k, v in merged.items() if k not in towers})
-  return module(**merged)
+
+
+def _plain(value: Any) -> Any:
+  """A value as a field has it: modules are hashed as static arguments of jit."""
+  if isinstance(value, list):
+    return tuple(value)
+  return value.item() if isinstance(value, np.generic) else value
 
 
 # What a row of LITS says of a tower beyond its name. Another tower keeps it where it can.
