@@ -240,8 +240,9 @@ def test_mistakes_in_words_are_found_before_weights_are_fetched(
   ],
 )
 def test_classes_that_become_the_same_prompts_are_refused(names, message):
-  with pytest.raises(UserError, match=message):
-    zeroshot.make_prompts(ByteTokenizer(None, 16), names)
+  for templates in (("{}",), ("a {}",)):
+    with pytest.raises(UserError, match=message):
+      zeroshot.make_prompts(ByteTokenizer(None, 16), names, templates)
 
 
 WORDS = "a photo of the cat dog owl grey parrot heron rare african very old and faded picture"

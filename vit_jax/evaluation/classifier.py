@@ -189,12 +189,12 @@ def predict(
 
   Returns:
     One prediction for each image, in the order of the paths; of equal logits the lower class comes
-    first. Where a logit is NaN or infinity, probabilities are NaN.
+    first. Where a logit is NaN or +infinity, the probabilities are NaN.
 
   Raises:
     UserError: if none of the files is an image.
   """
-  if not paths:
+  if not len(paths):
     raise UserError("there are no images to classify; name at least one file.")
   spec = classifier.preprocessing
   transform = transforms.eval_transform(spec)

@@ -65,7 +65,7 @@ def make_prompts(
   names = text.split_names(class_names)
   prompts = text.prompts(names, templates)
   alike = _first_alike([frozenset(own) for own in prompts])
-  empty = next((label for label, own in enumerate(prompts) if "" in own), None)
+  empty = next((k for k, own in enumerate(names) if "" in map(text.canonical, own)), None)
   if alike or empty is not None:
     which = [class_names[label] for label in alike] or [class_names[empty]]
     raise UserError(
