@@ -103,7 +103,7 @@ def test_the_statistics_of_frozen_norms_stay_and_all_others_follow(name, pattern
   assert moved(start["batch_stats"], state.ema["batch_stats"]) == found
 
 
-@pytest.mark.parametrize("accum_steps", [1, 2])
+@pytest.mark.parametrize("accum_steps", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_head_is_trained_on_the_features_of_evaluation(accum_steps):
   model, start, state, first = trained("MobileViT-XXS", "(?!head)", accum_steps=accum_steps)
   batch = batch_of(0)
