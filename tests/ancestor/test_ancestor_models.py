@@ -34,6 +34,15 @@ def test_parameters_and_shapes(name):
     assert out.shape == (BATCH, 1000)
 
 
+def test_the_table_of_costs_has_its_parameters():
+  """tests/models/test_registry.py computes the table anew."""
+  table, listed = cost.costs(), [name for name in facts.PARAMETERS if registry.MODELS[name].listed]
+  assert {name: table[name]["parameters"] for name in listed} == {
+    name: facts.PARAMETERS[name] for name in listed
+  }
+  assert len(listed) == 26 and {*vit_jax.list_models("LiT-*")} <= {*listed}
+
+
 def scanned(name):
   """The model with its layers in a scan where it can: as many parameters, traced in a tenth."""
   entry, scan = registry.get_entry(name), {"scan_layers": True}

@@ -102,7 +102,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
       config[steps] = None
     if steps in given:
       config[epochs] = None
-  if changed - given & {"warmup_steps", "warmup_epochs"} and not config.warmup_epochs:
+  if (changed - given) & {"warmup_steps", "warmup_epochs"} and not config.warmup_epochs:
     config.warmup_steps = config.warmup_steps or 0  # Where nothing is said it is 500.
   if given & {"total_steps", "epochs"} and not changed & {"warmup_steps", "warmup_epochs"}:
     _shorten_warmup(config, preset)
