@@ -19,8 +19,8 @@ SCALARS = 1024  # Metrics of the steps on their way, and of the evaluation.
   "arguments",
   [
     [],
-    ["--scratch"],
-    ["--devices=8", "--fsdp=8"],
+    pytest.param(["--scratch"], marks=pytest.mark.slow),
+    pytest.param(["--devices=8", "--fsdp=8"], marks=pytest.mark.slow),
     ["--devices=8", "--fsdp=2", "--scratch", "--teacher"],
   ],
   ids=" ".join,
