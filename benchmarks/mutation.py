@@ -207,6 +207,8 @@ def run(arguments, log):
 
 def attempt(work, mutant):
   """Runs the tests of a mutant; returns what became of it."""
+  if not mutant["tests"]:
+    return {"outcome": "not run"}
   mark, path, started = work / "mark", pathlib.Path(mutant["file"]), time.monotonic()
   text, stat, new = path.read_bytes(), path.stat(), mutant["new"]
   mark.unlink(missing_ok=True)
@@ -251,11 +253,16 @@ def main():
   lines = results.read_text().splitlines() if results.exists() else []
   key = lambda mutant: (mutant["file"], mutant["begin"], mutant["end"], mutant["new"])
   known = {key(result): result for result in map(json.loads, lines)}
+  sound = set()  # The files whose tests pass without a change.
   print("package | mutants | killed | survived | not run")
   for package in options.packages:
     counts = collections.Counter()
     for mutant in choose(package, options.seed):
       if key(mutant) not in known:
+        if mutant["tests"] and mutant["file"] not in sound:
+          if run(mutant["tests"], work / "last.log"):
+            sys.exit(f"the tests of {mutant['file']} fail without a change: see {work}/last.log")
+          sound.add(mutant["file"])
         known[key(mutant)] = mutant | attempt(work, mutant)
         with results.open("a") as file:
           file.write(json.dumps(known[key(mutant)]) + "\n")
