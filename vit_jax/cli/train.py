@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from vit_jax.errors import UserError
+
 HELP = """\
 Trains or fine-tunes what a config describes. The same command continues an interrupted run.
 
@@ -53,6 +55,13 @@ def main(argv: list[str]) -> int:
   several.add_argument(
     "--heartbeat-timeout", type=int, default=100, metavar="S", help="seconds until one is lost"
   )
+  several.add_argument(
+    "--max-restarts",
+    type=int,
+    default=0,
+    metavar="N",
+    help="how often to start again by itself after one was lost; the same in all of them",
+  )
   arguments, rest = parser.parse_known_args(argv)
 
   from vit_jax.cli import configuration
@@ -61,15 +70,24 @@ def main(argv: list[str]) -> int:
   config = configuration.parse(rest)
   where = (arguments.coordinator, arguments.processes, arguments.process)
   if not arguments.distributed and where == (None, None, None):
+    if arguments.max_restarts:
+      raise UserError("--max-restarts is for one process of several; leave it out.")
     if launcher := processes.launched_in_parallel():
       print(
         f"{launcher} started several processes, and without --distributed each trains alone.",
         file=sys.stderr,
       )
     return _train(config, arguments)
-  code = processes.supervise(["train", *argv])
+  code = processes.supervise(
+    ["train", *argv],
+    arguments.coordinator or "the address of their launcher",
+    start_timeout=arguments.start_timeout,
+    max_restarts=arguments.max_restarts,
+  )
   if code is not None:
     return code
+  from vit_jax.training import loop  # noqa: F401 - It takes seconds, in which nobody has to wait.
+
   processes.join(
     *where,
     start_timeout=arguments.start_timeout,

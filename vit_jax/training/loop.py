@@ -22,6 +22,7 @@ from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
 from vit_jax.output import to_json
 from vit_jax.training import (
+  agreement,
   build,
   files,
   multiscale,
@@ -78,10 +79,12 @@ def train_and_evaluate(
     Stopped: after SIGTERM or SIGINT, with everything saved.
   """
   started = time.monotonic()
+  agreement.check_software()
   plan = plan_lib.make_plan(config)
+  workdir = epath.Path(workdir).expanduser()
+  agreement.check_start(plan, workdir)
   mesh = mesh_lib.make_mesh(plan.mesh)
   plan.check_devices(mesh_lib.data_parallelism(mesh))
-  workdir = epath.Path(workdir).expanduser()
   earlier = restore.earlier_run(workdir)
   if earlier and not resume:
     raise UserError(
@@ -90,6 +93,7 @@ def train_and_evaluate(
   if not earlier:
     released.check(plan.model.name, plan.pretrained_dir, plan.model_or_filename, plan.dataset)
   data = run_data.open_run_data(plan, workdir, earlier)
+  agreement.check_data(data)
   plan = data.planned(plan)
   if earlier:
     restore.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
@@ -139,6 +143,7 @@ def _run(
     teacher=task.teacher and task.teacher.record,
     vocabulary=task.vocabulary,
   )
+  agreement.check_model(info, variables)
   for line in run_data.summary(data, plan, parameters):
     log.info(line)
   train_step = make_planned_step(plan, task.objective(model), mesh, shardings, fixed_shardings)
@@ -176,6 +181,7 @@ def _run(
   ):
     restore.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None
+    agreement.check_step(start)
     if start is None:
       if earlier:  # Not one of its checkpoints is usable.
         model, variables = build.build_model(plan, num_classes, None, dataset.class_names)
