@@ -199,6 +199,13 @@ def step(second):
 
 
 @case
+def an_older_version_that_tells_nothing(second):
+  with mock.patch.object(agreement, "FIRST_SECONDS", 1.0):
+    time.sleep(2 if second else 0)
+    agreement.check_software()
+
+
+@case
 def a_mistake_of_the_second_alone(second):
   if second:
     raise UserError("config.oops is not a known key.")

@@ -52,8 +52,8 @@ def hosts(
   """Starts the same command `count` times; gives their processes.
 
   `before` is a program that each of them runs before it joins the others. `last` says what the last
-  of them has otherwise: `changes`, `options`, `workdir`, `devices`, `before`, or `path`, where it
-  imports from.
+  of them has otherwise: `changes`, `options`, `workdir`, `devices`, `before`, or `cwd`, from where
+  it imports.
   """
   with socket.socket() as free:
     free.bind(("localhost", 0))
@@ -77,14 +77,14 @@ def hosts(
       *(f"--processes={count}", f"--process={index}", "--heartbeat-timeout=10"),
       *(*options, *own.get("options", ())),
     ]
-    path = [own.get("path", ""), str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     number = own.get("devices", devices)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "XLA_FLAGS": flags}
     started.append(
       subprocess.Popen(
         command,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        cwd=own.get("cwd"),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,6 +102,11 @@ def end(processes, timeout=300):
   """Waits for all; their exit codes and what they wrote to standard error."""
   told = [process.communicate(timeout=timeout)[1] for process in processes]
   return [process.returncode for process in processes], told
+
+
+def patience(seconds):
+  """So many seconds, and more where more processes want to run than there are cores."""
+  return seconds * max(1.0, os.getloadavg()[0] / os.cpu_count())
 
 
 def losses(folder):

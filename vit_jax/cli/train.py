@@ -83,6 +83,7 @@ def main(argv: list[str]) -> int:
     arguments.coordinator or "the address of their launcher",
     start_timeout=arguments.start_timeout,
     max_restarts=arguments.max_restarts,
+    again=["--resume=auto"] if arguments.resume == "never" else [],
   )
   if code is not None:
     return code

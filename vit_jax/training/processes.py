@@ -131,6 +131,7 @@ def supervise(
   *,
   start_timeout: int = 300,
   max_restarts: int = 0,
+  again: Sequence[str] = (),
 ) -> int | None:
   """Runs this command in a child: says in a sentence why it ended, and may start it again.
 
@@ -144,6 +145,7 @@ def supervise(
     max_restarts: how many times to start it again after a process was lost, this or another. The
       others have to do so too. After a loss one comes back earlier than another, so what ends
       before all have met counts only after `start_timeout`.
+    again: further arguments when it is started again.
 
   Returns:
     The exit code; None in the child, which goes on with the work.
@@ -157,7 +159,8 @@ def supervise(
     _end_with_the_parent()
     return None
   restarts, back_by = 0, 0.0
-  with _Child(arguments) as child:
+  command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
+  with _Child(command) as child:
     while True:
       code, joined = child.run()
       is_lost = code < 0 or code == Lost.exit_code
@@ -165,6 +168,7 @@ def supervise(
         break
       if joined:
         restarts += 1
+        child.command = [*command, *again]
         back_by = time.monotonic() + start_timeout
         print(
           f"vit-jax {arguments[0]}: a process was lost, this one or another; starting again from "
@@ -191,12 +195,13 @@ class _Child:
   """This command in a process of its own, which is told of the signals that this one gets.
 
   Attributes:
+    command: what to run.
     told: whether there was a signal to stop.
   """
 
-  def __init__(self, arguments: Sequence[str]):
+  def __init__(self, command: Sequence[str]):
+    self.command = command
     self.told = False
-    self._command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
     self._process: subprocess.Popen | None = None
     self._interrupts = 0
 
@@ -221,7 +226,7 @@ class _Child:
     read, write = os.pipe()
     os.set_blocking(read, False)  # Whatever the child has started may still have its end.
     environment = {**os.environ, _SUPERVISED: str(write)}
-    self._process = subprocess.Popen(self._command, env=environment, pass_fds=(write,))
+    self._process = subprocess.Popen(self.command, env=environment, pass_fds=(write,))
     os.close(write)
     code, joined = self._process.wait(), b""
     with contextlib.suppress(BlockingIOError):
