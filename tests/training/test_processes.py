@@ -98,7 +98,7 @@ def hosts(
       process.wait()
 
 
-def end(processes, timeout=300):
+def end(processes, timeout=600):
   """Waits for all; their exit codes and what they wrote to standard error."""
   told = [process.communicate(timeout=timeout)[1] for process in processes]
   return [process.returncode for process in processes], told

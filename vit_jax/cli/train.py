@@ -64,10 +64,8 @@ def main(argv: list[str]) -> int:
   )
   arguments, rest = parser.parse_known_args(argv)
 
-  from vit_jax.cli import configuration
   from vit_jax.training import processes
 
-  config = configuration.parse(rest)
   where = (arguments.coordinator, arguments.processes, arguments.process)
   if not arguments.distributed and where == (None, None, None):
     if arguments.max_restarts:
@@ -77,7 +75,7 @@ def main(argv: list[str]) -> int:
         f"{launcher} started several processes, and without --distributed each trains alone.",
         file=sys.stderr,
       )
-    return _train(config, arguments)
+    return _train(_parse(rest), arguments)
   code = processes.supervise(
     ["train", *argv],
     arguments.coordinator or "the address of their launcher",
@@ -87,6 +85,7 @@ def main(argv: list[str]) -> int:
   )
   if code is not None:
     return code
+  config = _parse(rest)
   from vit_jax.training import loop  # noqa: F401 - It takes seconds, in which nobody has to wait.
 
   processes.join(
@@ -96,6 +95,12 @@ def main(argv: list[str]) -> int:
   )
   with processes.ends_alone("train"):
     return _train(config, arguments)
+
+
+def _parse(rest: list[str]) -> Any:
+  from vit_jax.cli import configuration  # It brings JAX, which the supervising process can spare.
+
+  return configuration.parse(rest)
 
 
 def _train(config: Any, arguments: argparse.Namespace) -> int:
