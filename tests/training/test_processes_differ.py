@@ -180,7 +180,8 @@ def test_a_lost_run_starts_again_by_itself(tmp_path, victim):
   marker = tmp_path / "died"
   when = f"lambda step, metrics: step == 8 and '--process={index}' in __import__('sys').argv"
   before = DIES.format(marker=str(marker), where=f"progress.Progress, 'update', {when}")
-  with hosts(2, tmp_path, "--max-restarts=2", before=before, progress_every=1) as both:
+  settings = dict(pp=dict(val="", test=""), eval_every=0, progress_every=1)
+  with hosts(2, tmp_path, "--max-restarts=2", before=before, **settings) as both:
     codes, told = end(both)
   assert codes == [0, 0], told
   assert marker.exists()
@@ -200,7 +201,8 @@ def test_not_all_come(tmp_path):
   assert "--process=2 is not one of the 2 processes" in told[1]
 
 
-def test_addresses():
+def test_addresses(monkeypatch):
+  monkeypatch.setattr(processes, "_PORT_SECONDS", 0.2)
   for address in ("localhost", "localhost:", ":1234", "localhost:99999", "localhost:port"):
     with pytest.raises(UserError, match="is no HOST:PORT"):
       processes.join(address, 2, 0)

@@ -46,7 +46,7 @@ FIRST_SECONDS = 60.0  # For the first check, which comes right after joining.
 # meanwhile ends this one earlier, by its missing heartbeats.
 SECONDS = 3600.0
 LEAVE_SECONDS = 5.0  # For the others to hear why this process ends.
-SHARED_SECONDS = 3.0  # Until a file that another host has written has to be seen.
+SHARED_SECONDS = 2.0  # Until a file that another host has written has to be seen.
 
 # What drives the devices; and what decides initial weights, their updates, the order of examples
 # and their pixels.

@@ -73,7 +73,8 @@ def train_and_evaluate(
     (see `vit_jax.evaluation.baseline.compare`).
 
   Raises:
-    UserError: for a mistake in the config, the data or the workdir.
+    UserError: for a mistake in the config, the data or the workdir; with several processes also
+      where they differ, see `vit_jax.training.agreement`.
     Diverged: at a loss or gradient that is not finite, unless `config.nan_policy` goes on; the
       checkpoint before it stands.
     Stopped: after SIGTERM or SIGINT, with everything saved.
