@@ -15,7 +15,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, restore
+from vit_jax.training import checkpointing, integrity, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.state import TrainState
@@ -217,10 +217,10 @@ def test_only_the_step_that_is_asked_for_is_verified(tmp_path, monkeypatch):
   with Checkpointer(tmp_path / "c", keep_last=3) as checkpointer:
     for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.8)):
       checkpointer.save(step, _state(step), _iterator(), {}, _scores(accuracy, 1.0))
-  hashed, sha256 = set(), checkpointing._sha256
+  hashed, sha256 = set(), integrity._sha256
   step_of = lambda path: path.relative_to(tmp_path / "c").parts[0]
   monkeypatch.setattr(
-    checkpointing, "_sha256", lambda path: (hashed.add(step_of(path)), sha256(path))[1]
+    integrity, "_sha256", lambda path: (hashed.add(step_of(path)), sha256(path))[1]
   )
   with Checkpointer(tmp_path / "c", write=False) as checkpointer:
     assert checkpointer.best_step == 2 and hashed == {"2"}
@@ -238,7 +238,7 @@ Checkpointer(sys.argv[1]).close()
 """
 
 
-@pytest.mark.parametrize("owner, name", [(checkpointing, "_defect"), (checkpointing, "_Manager")])
+@pytest.mark.parametrize("owner, name", [(integrity, "defect"), (checkpointing, "_Manager")])
 def test_a_constructor_that_fails_gives_its_lock_back(tmp_path, monkeypatch, owner, name):
   (tmp_path / "c" / "1").mkdir(parents=True)
   threads = threading.active_count()
@@ -279,7 +279,7 @@ def test_a_save_that_fails_says_so(tmp_path, monkeypatch):
   def full(step_directory):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(checkpointing, "_write_manifest", full)
+  monkeypatch.setattr(integrity, "write_manifest", full)
   with (
     pytest.raises(UserError, match=r"step 2 cannot be saved .*No space left.*the same command"),
     Checkpointer(tmp_path / "c") as checkpointer,
