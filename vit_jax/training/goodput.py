@@ -63,7 +63,7 @@ class Goodput:
 
   def dispatched(self, result: jax.Array) -> None:
     """Notes that a step was handed to the devices; `result` is something that it computes."""
-    if self._arrived == self._dispatched:
+    if self._arrived == self._dispatched > 0:  # The first one had to be compiled.
       self._idle += time.monotonic() - self._arrived_at
     self._dispatched += 1
     self._steps.put(result)
@@ -78,6 +78,10 @@ class Goodput:
       had nothing to do.
     """
     yield self._interval()
+    self.resume()
+
+  def resume(self) -> None:
+    """Notes that the devices did something else until now, or waited for it."""
     self._arrived_at = time.monotonic()
 
   def _interval(self) -> dict[str, float]:

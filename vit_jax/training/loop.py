@@ -246,6 +246,7 @@ def _run(
         if trace.ends(step):
           with progress.paused(), phases.phase("other", "the profile", watched=False):
             trace.end()
+          goodput.resume()
         guard.update(step, metrics)
         checkpointer.poll()
         last = step == plan.total_steps
@@ -262,6 +263,7 @@ def _run(
               state = checkpointer.restore(step, target)
               progress.rewind(step)
               clock.restart()
+              goodput.resume()
               continue
         if not evaluates and not saves:
           continue
