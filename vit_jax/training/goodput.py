@@ -30,7 +30,7 @@ class Goodput:
   """
 
   def __init__(self, phases: Phases):
-    self._phases, self._before = phases, phases.spent()
+    self._phases, self._before = phases, phases.earlier
     self._steps: queue.SimpleQueue[jax.Array | None] = queue.SimpleQueue()
     self._dispatched = self._arrived = 0
     self._arrived_at = time.monotonic()
@@ -73,9 +73,9 @@ class Goodput:
     """Inside, the devices do something else than steps; enter it when no step goes on.
 
     Yields:
-      Seconds by kind since it was entered last, as `time/KIND`. Of several processes also
-      `time/slowest_process`, its number, and `time/slowest_idle`, for how many seconds its devices
-      had nothing to do.
+      Seconds by kind since it was entered last, or this process began, as `time/KIND`. Of several
+      processes also `time/slowest_process`, its number, and `time/slowest_idle`, for how many
+      seconds its devices had nothing to do.
     """
     yield self._interval()
     self.resume()
@@ -93,7 +93,7 @@ class Goodput:
       found = {"time/slowest_process": int(idle.argmax()), "time/slowest_idle": float(idle.max())}
     before, self._before = self._before, self._phases.spent()
     self._idle = 0.0
-    return {f"time/{k}": v - before[k] for k, v in self._before.items()} | found
+    return {f"time/{k}": v - before.get(k, 0.0) for k, v in self._before.items()} | found
 
   def result(self) -> dict[str, Any]:
     """What `results.json` holds: `goodput`, the share of "steps", and `time`, seconds by kind."""

@@ -174,14 +174,12 @@ def _run(
     rows=rows,
   ).iterator()
 
-  with (
-    Checkpointer(
-      workdir / restore.CHECKPOINTS,
-      metric=info.best_by,
-      keep_last=plan.keep_last,
-      keep_every=plan.keep_every,
-    ) as checkpointer,
-  ):
+  with Checkpointer(
+    workdir / restore.CHECKPOINTS,
+    metric=info.best_by,
+    keep_last=plan.keep_last,
+    keep_every=plan.keep_every,
+  ) as checkpointer:
     stream = Stream(open_at, batch=plan.batch, shares=shares)
     restore.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None

@@ -35,6 +35,7 @@ class Phases:
 
   Attributes:
     seconds: by kind, up to when the kind changed last; see `spent`.
+    earlier: which of them are of the processes that this one continues.
     doing: what goes on at this moment, in words.
     finished: how many pieces of work have come to an end: steps, batches of an evaluation, saves,
       compilations.
@@ -45,6 +46,7 @@ class Phases:
     """Begins with the kind "starting", at `started` of `time.monotonic()`."""
     self.started = started
     self.seconds = dict.fromkeys(KINDS, 0.0)
+    self.earlier = dict(self.seconds)
     self.doing, self.finished, self.watched = "the start of the run", 0, False
     self._kind, self._since = "starting", started
     self._compiling = 0  # Compilations that go on, one in another.
@@ -76,6 +78,7 @@ class Phases:
         is not known.
     """
     began_at = time.time() - (time.monotonic() - self.started)
+    self.earlier |= earlier
     for kind, seconds in earlier.items():
       self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
     if saved_at is not None:  # By another clock, perhaps.
