@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 HERE = pathlib.Path(__file__).parent
 
-# `slow` is what the second process does before each batch of the run's data.
+# For so long the second process waits before each batch, and the first one while it hashes.
 CONFIG = """
 import time, jax, tiny_run
 from vit_jax.training import integrity, stream
@@ -33,17 +33,25 @@ if {slow}:
     return take(self)
   stream.Stream.__next__ = slowly
 
+if {hashing}:
+  defect = integrity.defect
+  def hashes_slowly(directory, part=slice(None)):
+    if jax.process_index() == 0 and part != integrity.NONE:
+      time.sleep({hashing})
+    return defect(directory, part)
+  integrity.defect = hashes_slowly
+
 def get_config():
   return tiny_run.config(**{changes!r})
 """
 
 
-def run(folder, *options, slow=0.0, **changes):
+def run(folder, *options, slow=0.0, hashing=0.0, **changes):
   """Starts the same command twice; gives exit codes, what they said, and the seconds it took."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  (folder / "config.py").write_text(CONFIG.format(slow=slow, changes=changes))
+  (folder / "config.py").write_text(CONFIG.format(slow=slow, hashing=hashing, changes=changes))
   path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
   began = time.monotonic()
   started = [
@@ -154,3 +162,14 @@ def traced_steps(folder):
           found.add(dict(event.stats)["step_num"])
   assert any(re.search("dot|fusion|Execute", name) for name in names)
   return found
+
+
+@pytest.mark.slow
+def test_a_process_may_hash_for_longer_than_collective_operations_wait(tmp_path):
+  """Those of CPUs end a run after 30 s."""
+  settings = dict(total_steps=8, decay_type="constant", eval_every=0, checkpoint_every=4)
+  codes, told, _ = run(tmp_path, **settings)
+  assert codes == [0, 0], told
+  codes, told, seconds = run(tmp_path, hashing=40.0, **settings | dict(total_steps=12))
+  assert codes == [0, 0], told
+  assert "at step 8 of 12" in told[0] and seconds > 40
