@@ -24,7 +24,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
-from vit_jax.training import coordination, integrity
+from vit_jax.training import coordination, integrity, parts
 from vit_jax.training.state import TrainState
 
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
@@ -236,7 +236,7 @@ class Checkpointer:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(_parts(state)),
+          state=ocp.args.StandardSave(parts.of(state)),
           data=grain.checkpoint.CheckpointSave(iterator),
           config=ocp.args.JsonSave(dict(config)),
         ),
@@ -295,12 +295,12 @@ class Checkpointer:
     Raises:
       UserError: if the step was made for another state (another version of the model).
     """
-    items = {"state": ocp.args.StandardRestore(_parts(target))}
+    items = {"state": ocp.args.StandardRestore(parts.of(target))}
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     try:
       if target.opt_state is None:
-        state = _read_parts(self._directory / str(step) / "state", _parts(target))
+        state = parts.read(self._directory / str(step) / "state", parts.of(target))
       else:
         state = self._manager.restore(step, args=ocp.args.Composite(**items)).state
     except ValueError as error:  # Its files are intact, so the structure must differ.
@@ -320,39 +320,6 @@ class Checkpointer:
     """Completes the last save."""
     with self._opened:
       self.wait()
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-  """What a state consists of; an average that is not kept leaves no trace."""
-  return {name: value for name, value in vars(state).items() if value is not None}
-
-
-def _read_parts(directory: epath.Path, target: Mapping[str, Any]) -> dict[str, Any]:
-  """Reads these parts of a saved state, and not its others.
-
-  The manager, which has saved the whole state, would not take arguments of another kind for it.
-
-  Raises:
-    ValueError: the parts have other arrays than `target`.
-  """
-  handler = ocp.PyTreeCheckpointHandler()
-  saved = handler.metadata(directory).tree
-  # Orbax would give back what it does not find as it was asked for. And whoever does not ask for
-  # the average, although there is one, would take other weights than the result.
-  expected, found = _shapes(target), _shapes({k: saved[k] for k in {*target, "ema"} & {*saved}})
-  if differing := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
-    k = differing[0]
-    raise ValueError(f"{k} should be {expected.get(k, 'absent')}, but is {found.get(k, 'absent')}")
-  args = ocp.args.PyTreeRestore(
-    target, ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-  )
-  with ocp.Checkpointer(handler) as reader:
-    return reader.restore(directory, args=args)
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  arrays, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(k, simple=True, separator="/"): tuple(x.shape) for k, x in arrays}
 
 
 def step_numbers(directory: epath.Path) -> set[int]:
