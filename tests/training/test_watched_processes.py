@@ -118,7 +118,8 @@ def test_a_profiled_run_accounts_for_its_time(tmp_path):
   spent = results["time"]
   total = spent.pop("total")
   assert list(spent) == KINDS and min(spent.values()) >= 0
-  assert sum(spent.values()) == pytest.approx(total) and seconds - 20 < total < seconds
+  assert sum(spent.values()) == pytest.approx(total) and total < seconds
+  assert total == pytest.approx(results["seconds"], abs=0.5)
   for kind in ("starting", "compiling", "steps", "evaluation", "saving", "barriers"):
     assert spent[kind] > 0, kind
   assert results["goodput"] == pytest.approx(spent["steps"] / total)
