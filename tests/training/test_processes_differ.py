@@ -58,8 +58,9 @@ def dies(owner, name, when):
 dies({where})
 """
 IN_A_SAVE = "checkpointing._Manager, 'save', lambda step, **rest: step >= 6"
+AFTER_AN_EVALUATION = "progress.Progress, 'evaluated', lambda *given: True"
 IN_AN_EVALUATION = "classification.Evaluator, '__call__', lambda *given: True"
-AT_THE_LAST_STEP = "progress.Progress, 'update', lambda step, metrics: step == 12"
+AT_THE_LAST_STEP = "checkpointing._Manager, 'save', lambda step, **rest: step == 12"
 
 
 def differing(folder, *options, devices=1, last, **changes):
@@ -161,6 +162,7 @@ def test_a_mistake_of_one_alone_is_told_by_all(tmp_path):
   [
     (IN_A_SAVE, {}),
     # While a save is under way its end is waited for, until heartbeats are missed.
+    (AFTER_AN_EVALUATION, dict(checkpoint_every=0)),
     (IN_AN_EVALUATION, dict(checkpoint_every=0)),
     (AT_THE_LAST_STEP, dict(checkpoint_every=0, eval_every=0)),
   ],
