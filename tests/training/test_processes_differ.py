@@ -21,6 +21,7 @@ import tiny_run as tiny
 from test_processes import end, hosts, losses, patience
 
 import vit_jax.configs
+from vit_jax.cli import app
 from vit_jax.errors import UserError
 from vit_jax.training import checkpointing, processes
 from vit_jax.training.loop import train_and_evaluate
@@ -212,6 +213,19 @@ def test_addresses(monkeypatch):
     address = f"localhost:{taken.getsockname()[1]}"
     with pytest.raises(UserError, match=f"{address} is taken by another program on this host"):
       processes.join(address, 2, 0)
+
+
+@pytest.mark.parametrize(
+  "options, sentence",
+  [
+    (["--max-restarts=2"], "--max-restarts is for one process of several"),
+    (["--max-restarts=-1", "--distributed"], "--max-restarts=-1 should be 0 or more"),
+  ],
+)
+def test_restarts_that_cannot_be(capsys, options, sentence):
+  config = ["--config=configs/quickstart.py", "--workdir=unused"]
+  assert app.run("train", [*config, *options]) == 2
+  assert sentence in capsys.readouterr().err
 
 
 @pytest.fixture

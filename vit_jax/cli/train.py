@@ -72,6 +72,8 @@ def main(argv: list[str]) -> int:
 
   from vit_jax.training import processes
 
+  if arguments.max_restarts < 0:
+    raise UserError(f"--max-restarts={arguments.max_restarts} should be 0 or more.")
   where = (arguments.coordinator, arguments.processes, arguments.process)
   if not arguments.distributed and where == (None, None, None):
     if arguments.max_restarts:
