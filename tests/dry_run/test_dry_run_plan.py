@@ -62,8 +62,8 @@ def planned(*calls):
 def reports():
   """By name, so that all of them start one process."""
   calls = {
-    "all three": ["--mesh=data=2,fsdp=2,tensor=2"],
-    "fsdp=8": ["--mesh=fsdp=8", "--config.model.remat=full", "--config.accum_steps=1"],
+    "all three": ["--mesh=data=2,fsdp=2,tensor=2", "--scan"],
+    "fsdp=8": ["--mesh=fsdp=8", "--config.model.remat=full", "--config.accum_steps=1", "--scan"],
     "plain": ["--mesh=data=8", "--config.accum_steps=1"],
     "tensor=8": ["--mesh=tensor=8", "--config.accum_steps=1", "--config.batch=8", "--scan"],
   }

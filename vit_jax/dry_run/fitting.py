@@ -17,7 +17,7 @@ import logging
 
 import jax
 
-from vit_jax.dry_run import search, step
+from vit_jax.dry_run import step
 from vit_jax.dry_run.needs import Layout, measure
 from vit_jax.errors import UserError
 from vit_jax.training import build, checks, sharding
@@ -117,7 +117,7 @@ def find(
   # An estimate may be too high, so that nothing is given up before the least has been compiled.
   for rungs, left, whatever in ((keeping, tries - 3, False), (least, 1, True), (smaller, 1, False)):
     for rung in rungs:
-      margin = 1 if rung.layout.remat in known else search.MARGIN
+      margin = 1 if rung.layout.remat in known else needs.margin
       hopeless = needs.memory(rung.layout) > margin * room
       if left == 0 or rung in tried or (hopeless and not whatever):
         continue
@@ -178,7 +178,7 @@ def _smaller_evaluations(
   return [
     dataclasses.replace(as_it_is, batch_eval=size)
     for size in sizes
-    if size % ways == 0 and size > 0 and size <= search.MARGIN * share * plan.batch_eval
+    if size % ways == 0 and size > 0 and size <= 1.2 * share * plan.batch_eval
   ]
 
 

@@ -13,7 +13,7 @@ import jax
 
 from vit_jax.dry_run import chips, flops, step
 from vit_jax.models import registry
-from vit_jax.training import build, sharding
+from vit_jax.training import build, divergence, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import state_target
@@ -52,6 +52,13 @@ class Layout:
     return given + step.field_options(plan, "scan_layers")
 
 
+# What compiled programs need, as bytes for each byte of something that shapes tell: fitted to the
+# programs in benchmarks/results/scaling.json, of B/16 to G/14 on 1 to 4,096 chips of v5p.
+_UPDATE = 2.7  # Of the parameters: their gradients, rounded copies, and what updates them.
+_GATHERED = 4.0  # Of one layer's parameters, where `fsdp` has to gather them.
+_KEPT = 1.2  # Of what is left for the way back.
+
+
 @dataclasses.dataclass(frozen=True)
 class Needs:
   """What shapes tell of a step, without compiling it.
@@ -59,36 +66,60 @@ class Needs:
   Attributes:
     rows: arrays of the state: path, shape and bytes.
     parameters: how many.
+    layers: how many.
     residuals: by remat, bytes that one example leaves for the way back.
     block: bytes of that in one layer, which exist while it is recomputed.
     operations: by remat, of the whole batch, in passes at the bfloat16 peak.
     activations: bytes that travel between chips where `tensor` splits layers, for each example.
+    example: bytes of one example of a batch.
+    scanned: whether the layers are.
   """
 
   rows: tuple[tuple[str, tuple[int, ...], int], ...]
   parameters: int
+  layers: int
   residuals: Mapping[str | None, float]
   block: float
   operations: Mapping[str | None, float]
   activations: float
+  example: int
+  scanned: bool
+
+  @property
+  def margin(self) -> float:
+    """How many times what is needed `memory` may be.
+
+    Of layers that are not scanned a compiler keeps less than what they leave: a third of it in a
+    ViT-S/16 of 6 layers without rematerialisation.
+    """
+    return 1.3 if self.scanned else 3.5
 
   def memory(self, layout: Layout) -> float:
     """Bytes on each device, rather too many than too few."""
     sizes = {"replica": 1, "data": layout.data, "fsdp": layout.fsdp, "tensor": layout.tensor}
-    state = gradients = 0.0
+    state = parameters = 0.0
     for path, shape, size in self.rows:
       axes = [axis for axis in sharding.spec(path, shape, sizes) if axis]
       part = size / math.prod(sizes[axis] for axis in axes)
       state += part
       if path.startswith("params/"):
-        gradients += part * (2 if layout.accum_steps > 1 else 1)
+        parameters += part
+    in_parts = layout.accum_steps > 1  # Sums of gradients, and the batch in another order.
+    update = (_UPDATE + in_parts) * parameters
+    if layout.fsdp > 1:
+      update += _GATHERED * 4 * self.parameters / (self.layers * layout.tensor)
+    batch = self.example * layout.per_chip * layout.accum_steps
+    batches = 1 + divergence.LAG + in_parts
+    return state + update + batches * batch + self._activations(layout)
+
+  def _activations(self, layout: Layout) -> float:
     kept = self.residuals[layout.remat] + (self.block if layout.remat in ("dots", "full") else 0)
-    return state + gradients + kept * layout.per_chip / layout.tensor
+    return _KEPT * kept * layout.per_chip / layout.tensor
 
   def learned(self, layout: Layout, total: int, remats: Collection[str | None]) -> Needs:
     """The same, with residuals of these kinds as the memory of a compiled layout shows them."""
-    rest = self.memory(dataclasses.replace(layout, per_chip=0))
-    factor = max(total - rest, 0) / ((self.memory(layout) - rest) or 1)
+    expected = self._activations(layout)
+    factor = max(total - (self.memory(layout) - expected), 0) / (expected or 1)
     residuals = {k: v * factor if k in remats else v for k, v in self.residuals.items()}
     block = self.block * factor if {"dots", "full"} & {*remats} else self.block
     return dataclasses.replace(self, residuals=residuals, block=block)
@@ -138,14 +169,17 @@ def measure(
   layers = min(map(_layers, towers))
   width = getattr(model, "hidden_size", 0)
   tokens = math.prod(plan.pp.size) / math.prod(getattr(model, "patch_shape", lambda: (16, 16))())
-  most = residuals[remats[0]]
+  most, one = residuals[remats[0]], mesh_lib.make_mesh(devices=jax.local_devices()[:1])
   return Needs(
     rows=rows,
     parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(target.params)),
+    layers=layers,
     residuals=residuals,
     block=(most - residuals.get("full", most)) / layers,
     operations=operations,
     activations=4 * layers * tokens * (width if isinstance(width, int) else 0) * 2,
+    example=step.device_bytes(step.batch_of(plan, one, num_classes)) // plan.batch,
+    scanned=step.field_values(plan, "scan_layers") == {True},
   )
 
 

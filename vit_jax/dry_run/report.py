@@ -106,6 +106,7 @@ class Report:
           "group_size": len(one.group),
           "count": one.count,
           "bytes": one.bytes,
+          "sizes": [list(size) for size in one.sizes],
         }
         for one in self.collectives
       ],

@@ -25,8 +25,6 @@ from vit_jax.training import plan as plan_lib
 
 log = logging.getLogger(__name__)
 
-MARGIN = 1.2  # An estimate of memory may be this much too high.
-
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -192,7 +190,7 @@ def try_out(
     for tried in failed:
       if _needs_more(layout, tried):
         return f"more than {tried.per_chip} a chip, remat {tried.remat}, needs, which did not fit"
-    likely = memory[layout] * larger.get(layout.remat, 1 / MARGIN)
+    likely = memory[layout] * larger.get(layout.remat, 1 / needs.margin)
     return f"about {likely / 2**30:,.0f} GiB of {room / 2**30:,.0f}" if likely > room else ""
 
   def promise(layout: Layout) -> tuple[bool, float]:
