@@ -116,7 +116,7 @@ def test_it_goes_on_where_it_stopped(scaling, tmp_path, monkeypatch, capsys):
     scaling.main()
   assert len(json.loads(out.read_text())["rows"]) == 6
   scaling.main()
-  rows = [*scaling.STRONG, *scaling.SHARDED, *scaling.PODS]
+  rows = scaling.ROWS
   assert asked == [*rows[:7], *rows[6:]]
   assert set(json.loads(out.read_text())["rows"]) == {row.key for row in rows}
   assert [path.name for path in tmp_path.iterdir()] == ["scaling.json"]
@@ -169,9 +169,7 @@ def test_a_row_of_other_assumptions_is_estimated_anew_from_its_program(
       return self.row
 
   out = tmp_path / "scaling.json"
-  rows = {
-    one.key: result(scaling, one) for one in [*scaling.STRONG, *scaling.SHARDED, *scaling.PODS]
-  }
+  rows = {one.key: result(scaling, one) for one in scaling.ROWS}
   rows[row.key]["assumptions"] = "None."
   scaling.save(out, {"machine": {}, "rows": rows})
   monkeypatch.setattr(scaling.concurrent.futures, "ProcessPoolExecutor", Process)
