@@ -133,10 +133,10 @@ def test_the_first_that_fits_ends_the_search(compiler, measured):
     return round(measured.memory(at(plan.accum_steps, remat))), False
 
   compiler.needs = needs
-  room = round(measured.memory(at(4)))
+  room = round(measured.memory(at(4))) + 1  # What is learned of the first is rounded too.
   trials = fitting.find(plan, mesh, 10, room)
   assert [trial.overrides for trial in trials] == [(), ("--config.accum_steps=4",)]
-  assert trials[-1].fits and trials[-1].total == room
+  assert trials[-1].fits and trials[-1].total == room - 1
   assert trials[0].total == round(measured.memory(at(1))) and not trials[0].fits
 
 

@@ -146,9 +146,10 @@ def test_it_says_what_it_assumes(reports):
 @LIBTPU
 def test_a_tpu_program_is_compiled_without_a_tpu():
   (report,) = planned(
-    ["--topology=v5e:2x2", "--mesh=data=2,fsdp=2", "--config.model.dtype=bfloat16"]
+    ["--topology=v5litepod-4", "--mesh=data=2,fsdp=2", "--config.model.dtype=bfloat16", "--scan"]
   )
-  assert report["fits"] is True and report["devices"] == 4
+  assert report["fits"] is True and report["devices"] == 4 and report["topology"] == "v5e:2x2"
+  assert report["replication"] == pytest.approx(1, rel=0.02)  # The compiler writes convolutions.
   assert report["flops"]["bfloat16"] > 0.9
   kinds = {(one["kind"], *one["axes"]) for one in report["collectives"]}
   assert ("all-gather", "fsdp") in kinds
@@ -159,6 +160,31 @@ def test_a_tpu_program_is_compiled_without_a_tpu():
   assert report["memory_for_programs"] == 15.75 * 2**30
   assert "1 us for each hop" in report["assumptions"]
   assert 0 < estimate["latency_seconds"] <= estimate["ici_seconds"]
+
+
+TOO_LARGE = """
+import sys
+import jax
+from vit_jax.dry_run import chips
+device = chips.devices(chips.parse(sys.argv[1]))[0]
+place = jax.sharding.SingleDeviceSharding(device)
+rows = jax.ShapeDtypeStruct((2**17, 2**20), "float32", sharding=place)  # 512 GiB.
+try:
+  jax.jit(lambda rows: jax.numpy.sort(rows, axis=0) + 1).lower(rows).compile()
+except jax.errors.JaxRuntimeError as error:
+  print(str(error).splitlines()[0])
+"""
+
+
+@LIBTPU
+@pytest.mark.slow
+@pytest.mark.parametrize("name", chips.CHIPS)
+def test_programs_get_the_memory_that_the_compiler_says(name):
+  smallest = "x".join(map(str, chips.CHIPS[name].small[-1]))
+  call = [sys.executable, "-c", TOO_LARGE, f"{name}:{smallest}"]
+  done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+  usable = f"exceeds available HBM ({chips.CHIPS[name].usable / 2**30:.2f}G)"
+  assert usable in done.stdout, done.stderr
 
 
 def test_mistakes_are_one_sentence(capsys, monkeypatch):

@@ -159,8 +159,7 @@ def dry_run(
 
 SCANNED = (
   "--scan: compiled with model.scan_layers=True, which takes as long for any depth; the run has "
-  "False, which is another program: its memory may be a third or half as much again, and its "
-  "traffic differs"
+  "False, another program, which of a ViT-S/16 needed from a third of the memory to a third more"
 )
 _UNNAMED = "unnamed"  # Where a config leaves its data set to the command line.
 _EXAMPLES = 10_000  # Training images, where a config counts epochs and there is no data set.
