@@ -115,18 +115,19 @@ def _convolution_macs(instruction: hlo.Instruction, operands: list[hlo.Instructi
   groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)
   total = weights[kernel.index("i")] * weights[kernel.index("o")]
   total *= image[inputs.index("b")] // (int(groups[1]) if groups else 1)
-  for dim in range(len(kernel) - 2):
-    label = str(dim)
-    of = lambda name, default, dim=dim: fields.get(name, default).split("x")[dim]
-    ones = "x".join("1" for _ in kernel[2:])
+  dims = len(kernel) - 2
+  along = lambda name, usual: fields.get(name, "x".join([usual] * dims)).split("x")
+  options = zip(along("stride", "1"), along("pad", "0_0"), along("lhs_dilate", "1"),
+                along("rhs_dilate", "1"), strict=True)  # fmt: skip
+  for dim, (stride, pad, holes, spread) in enumerate(options if dims else ()):
     total *= _pairs(
-      image[inputs.index(label)],
-      weights[kernel.index(label)],
-      result[outputs.index(label)],
-      stride=int(of("stride", ones)),
-      before=int(of("pad", "x".join("0_0" for _ in kernel[2:])).split("_")[0]),
-      holes=int(of("lhs_dilate", ones)),
-      spread=int(of("rhs_dilate", ones)),
+      image[inputs.index(str(dim))],
+      weights[kernel.index(str(dim))],
+      result[outputs.index(str(dim))],
+      stride=int(stride),
+      before=int(pad.split("_")[0]),
+      holes=int(holes),
+      spread=int(spread),
     )
   return total
 
