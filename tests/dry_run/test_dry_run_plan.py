@@ -62,12 +62,12 @@ def planned(*calls):
 def reports():
   """By name, so that all of them start one process."""
   calls = {
-    "all three": ["--mesh=data=2,fsdp=2,tensor=2", "--scan"],
-    "fsdp=8": ["--mesh=fsdp=8", "--config.model.remat=full", "--config.accum_steps=1", "--scan"],
+    "all three": ["--mesh=data=2,fsdp=2,tensor=2"],
+    "fsdp=8": ["--mesh=fsdp=8", "--config.model.remat=full", "--config.accum_steps=1"],
     "plain": ["--mesh=data=8", "--config.accum_steps=1"],
-    "tensor=8": ["--mesh=tensor=8", "--config.accum_steps=1", "--config.batch=8", "--scan"],
+    "tensor=8": ["--mesh=tensor=8", "--config.accum_steps=1", "--config.batch=8"],
   }
-  common = ["--topology=cpu:8", "--parameters"]
+  common = ["--topology=cpu:8", "--parameters", "--scan"]
   found = planned(*[[*common, *call] for call in calls.values()])
   return dict(zip(calls, found, strict=True))
 
@@ -137,8 +137,7 @@ def test_what_is_sent_goes_along_the_axes_that_it_should(reports):
 def test_it_says_what_it_assumes(reports):
   report = reports["plain"]
   assert (report["num_classes"], report["classes_from"]) == (CLASSES, "--classes")
-  assert not any("scan_layers" in note for note in report["notes"])
-  assert SCANNED in reports["tensor=8"]["notes"]
+  assert SCANNED in report["notes"]
   assert any("weights" in note for note in report["notes"])
   assert report["estimate"] is None and report["fits"] is None and report["assumptions"] is None
 
