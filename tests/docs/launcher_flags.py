@@ -17,7 +17,7 @@ class Command:
   Attributes:
     source: the page.
     read: when, as year-month-day.
-    flags: those of the page; "--zone=" takes a value, "--mca==" two, "--spot" none.
+    flags: those of the page; "--zone=" takes a value, "--spot" none.
     names: of its positional arguments.
     required: flags without which it does nothing.
   """
@@ -36,9 +36,9 @@ class Command:
     """
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False, add_help=False)
     for flag in self.flags.split():
-      name, values = flag.rstrip("="), flag.count("=")
-      kind = {"nargs": values} if values > 1 else {"action": "store" if values else "store_true"}
-      parser.add_argument(name, required=name in self.required, **kind)
+      name = flag.rstrip("=")
+      action = "store_true" if name == flag else "store"
+      parser.add_argument(name, required=name in self.required, action=action)
     for name in self.names:
       rest = {"nargs": argparse.REMAINDER} if name == "command" else {}
       parser.add_argument(name, **rest)
@@ -104,7 +104,7 @@ COMMANDS = {
   "mpirun": Command(
     "https://www.open-mpi.org/doc/v4.1/man1/mpirun.1.php",
     "2026-11-30",
-    "-np= --mca==",
+    "-np=",
     ("command",),
   ),
   "uv venv": Command(

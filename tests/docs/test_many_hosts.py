@@ -84,10 +84,11 @@ def run_block(tmp_path_factory):
   for name in ("bash", "nohup"):
     (folder / name).symlink_to(shutil.which(name))
 
-  def run(block, ends_with=0):
+  def run(block, ends_with=0, restarts=0):
     notes = folder / "notes"
     notes.write_text("")
-    variables = {"ENDS_WITH": str(ends_with), "NOTES": str(notes), "HOME": str(folder)}
+    variables = {"ENDS_WITH": str(ends_with), "SLURM_RESTART_COUNT": str(restarts)}
+    variables |= {"NOTES": str(notes), "HOME": str(folder)}
     done = subprocess.run(
       ["bash", "-c", f"{block}\nwait"],
       env={"PATH": str(folder), **VARIABLES, **variables},
@@ -200,6 +201,7 @@ def test_slurm_starts_again_what_asks_for_it(run_block, code):
   queued = [n["words"] for n in run_block(script, code) if n["words"][0] == "scontrol"]
   again = code in (errors.Lost.exit_code, errors.Stopped.exit_code, 128 + 9)
   assert queued == [["scontrol", "requeue", "17"]] * again
+  assert not [n for n in run_block(script, code, restarts=100) if n["words"][0] == "scontrol"]
 
 
 def test_open_mpi_gives_each_process_a_device_of_its_own(notes):

@@ -117,7 +117,9 @@ def supervise(arguments: Sequence[str]) -> int | None:
     """Asks the child to stop; a second Ctrl-C ends it at once."""
     nonlocal interrupts
     del frame
-    hangup.leave_the_terminal()
+    if number in hangup.signals():  # The kernel may tell this process alone, the session's first.
+      hangup.leave_the_terminal()
+      child.send_signal(number)
     interrupts += number == signal.SIGINT
     child.send_signal(signal.SIGKILL if interrupts > 1 else signal.SIGTERM)
 
