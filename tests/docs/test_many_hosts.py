@@ -183,6 +183,8 @@ def test_xpk_starts_again_what_asks_for_it(notes, started):
   assert codes == {errors.Lost.exit_code, errors.Stopped.exit_code}
   assert int(words.max_restarts) > 0 and int(words.termination_grace_period_seconds) > 30
   assert "\n" not in words.command  # It is copied into a YAML file.
+  for name in (words.cluster, words.workload):  # XPK's workload_name_type; 1.16.0 has no other.
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) and len(name) <= 40
   assert [p.mesh.replica for _, p in started if p.mesh.replica > 1] == [int(words.num_slices)]
 
 
