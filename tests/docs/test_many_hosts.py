@@ -6,6 +6,7 @@ So quotes and variables are read by bash, here and behind ssh, and what arrives 
 vit_jax's own parser and config parser, or by the flags of the launcher in `launcher_flags`.
 """
 
+import contextlib
 import itertools
 import json
 import pathlib
@@ -22,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 
 from vit_jax import errors
 from vit_jax.cli import configuration, train
-from vit_jax.training import loop, plan, processes
+from vit_jax.training import plan, processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "many-hosts.md").read_text()
@@ -150,9 +151,11 @@ def started(monkeypatch, notes):
 
   monkeypatch.setattr(train.argparse.ArgumentParser, "parse_known_args", remember)
   monkeypatch.setattr(configuration, "parse", plan_of)
-  monkeypatch.setattr(processes, "supervise", lambda *_, **__: 0)
-  monkeypatch.setattr(loop, "train_and_evaluate", lambda *_, **__: {})
-  monkeypatch.setattr(processes, "launched_in_parallel", lambda: None)
+  # As in a process that is supervised already, and has met the others.
+  monkeypatch.setattr(processes, "supervise", lambda *_, **__: None)
+  monkeypatch.setattr(processes, "join", lambda *_, **__: None)
+  monkeypatch.setattr(processes, "ends_alone", lambda _: contextlib.nullcontext())
+  monkeypatch.setattr(train, "_train", lambda *_: 0)
   monkeypatch.chdir(ROOT)
   for note in notes:
     if note["words"][:2] == ["vit-jax", "train"]:
