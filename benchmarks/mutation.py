@@ -6,10 +6,10 @@ r"""Mutation testing: which changes of the source no test notices.
 
 Changes one place at a time in a copy of the repository: an operator, a constant, an argument, a
 branch, a call, a refusal. Nothing is changed in error texts, log messages, annotations, decorators
-and docstrings. Then it runs the tests that TABLE has for the file. A mutant is killed if one fails
-or the time is up; it has survived if none does, and it was not run if none even comes to the place,
-which leaves a mark when it is executed. Each is tried in a fork of this process, which has imported
-everything but vit_jax.
+and docstrings. Then it runs the tests that TABLE has for the file, and if they pass those of
+FURTHER. A mutant is killed if one fails or the time is up; it has survived if none does, and it was
+not run if none even comes to the place, which leaves a mark when it is executed. Each is tried in a
+fork of this process, which has imported everything but vit_jax.
 
 WORK/results.jsonl has a line for each mutant; those that are there are not tried again. So after
 tests were added, begin in another directory with the lines of those that were killed.
@@ -68,12 +68,24 @@ models/resnet    vit:hybrid+standardised
 models/swin      swin
 models/swin_v2   swin_v2
 """
+# For what those leave alive: tests that use the package for something else.
+FURTHER = {
+  "data": """evaluation/test_evaluate_folders evaluation/test_classifier evaluation/test_zeroshot
+             training/test_run_data training/test_distillation training/test_retrieval_run
+             parity/test_preprocessing ancestor/test_ancestor_numbers cli/test_configuration""",
+  "evaluation": """evaluation/test_evaluate_folders evaluation/test_zeroshot cli/test_predict
+                   cli/test_zeroshot_command training/test_retrieval_run""",
+  "training": """training/test_distillation training/test_contrastive training/test_devices
+                 training/test_frozen_norms training/test_loop ancestor/test_ancestor_numbers""",
+  "models": """models/test_layers models/test_registry models/test_finite parity/test_rectangles
+               parity/test_timm parity/test_timm_swin parity/test_timm_swin_v2""",
+}
 # Whole runs and programs of their own, which take too long for a mutant.
 LEFT_OUT = (
   "eight_devices or skip_leaves or skip_ends or rollback_goes or rollback_ends or sees_each_size"
   " or two_devices or before_anything_is_written or costs"
 )
-SECONDS = 3600  # For a mutant; only endless loops should need it, on a busy machine too.
+SECONDS = 1200  # For a mutant; only endless loops should need it, on a busy machine too.
 
 
 def both_ways(pairs):
@@ -205,21 +217,37 @@ def run(arguments, log):
   return process.exitcode
 
 
-def attempt(work, mutant):
-  """Runs the tests of a mutant; returns what became of it."""
-  if not mutant["tests"]:
-    return {"outcome": "not run"}
-  mark, path, started = work / "mark", pathlib.Path(mutant["file"]), time.monotonic()
+def attempt(work, mutant, sound):
+  """Runs the tests of a mutant; returns what became of it.
+
+  Args:
+    work: the directory of the copy.
+    mutant: from `choose`.
+    sound: lists of tests that pass without a change; those that are found to are added.
+  """
+  path, started = pathlib.Path(mutant["file"]), time.monotonic()
+  mark, log, result = work / "mark", work / "last.log", {"outcome": "not run"}
   text, stat, new = path.read_bytes(), path.stat(), mutant["new"]
-  mark.unlink(missing_ok=True)
   leave = f"open({str(mark)!r}, 'w').close()"
   new = f"[{leave}, {new}][1]" if new.startswith("(") else f"{leave}; {new}"
-  path.write_bytes(text[: mutant["begin"]] + new.encode() + text[mutant["end"] :])
-  code = run(mutant["tests"], work / "last.log")
-  path.write_bytes(text)
-  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-  outcome = "killed" if code else "survived" if mark.exists() else "not run"
-  return {"outcome": outcome, "code": code, "seconds": time.monotonic() - started}
+  further = [f"tests/{test}.py" for test in FURTHER[mutant["package"]].split()]
+  for tests in mutant["tests"], [test for test in further if os.path.exists(test)]:
+    if not tests:
+      continue
+    if tuple(tests) not in sound and run(tests, log):
+      sys.exit(f"{' '.join(tests)} fail without a change: see {log}")
+    sound.add(tuple(tests))
+    mark.unlink(missing_ok=True)
+    path.write_bytes(text[: mutant["begin"]] + new.encode() + text[mutant["end"] :])
+    code = run(tests, log)
+    path.write_bytes(text)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    if mark.exists():
+      result["outcome"] = "survived"
+    if code:
+      result |= {"outcome": "killed", "code": code, "further": tests is not mutant["tests"]}
+      break
+  return result | {"seconds": time.monotonic() - started}
 
 
 def prepare(work):
@@ -228,7 +256,6 @@ def prepare(work):
   shutil.copytree(ROOT, work, dirs_exist_ok=True, ignore=ignored)
   if not (work / "vit_jax/configs").exists():
     (work / "vit_jax/configs").symlink_to("../configs")
-  (work / "tests/training/conftest.py").write_text("")  # Compiled programs outlive a process here.
   compileall.compile_dir(work / "vit_jax", quiet=1)
   sys.dont_write_bytecode = True
   os.environ |= dict(JAX_COMPILATION_CACHE_DIR=str(work / "compiled"), PYTHONPATH=str(work))
@@ -253,17 +280,13 @@ def main():
   lines = results.read_text().splitlines() if results.exists() else []
   key = lambda mutant: (mutant["file"], mutant["begin"], mutant["end"], mutant["new"])
   known = {key(result): result for result in map(json.loads, lines)}
-  sound = set()  # The files whose tests pass without a change.
+  sound = set()
   print("package | mutants | killed | survived | not run")
   for package in options.packages:
     counts = collections.Counter()
     for mutant in choose(package, options.seed):
       if key(mutant) not in known:
-        if mutant["tests"] and mutant["file"] not in sound:
-          if run(mutant["tests"], work / "last.log"):
-            sys.exit(f"the tests of {mutant['file']} fail without a change: see {work}/last.log")
-          sound.add(mutant["file"])
-        known[key(mutant)] = mutant | attempt(work, mutant)
+        known[key(mutant)] = mutant | attempt(work, mutant, sound)
         with results.open("a") as file:
           file.write(json.dumps(known[key(mutant)]) + "\n")
       counts[known[key(mutant)]["outcome"]] += 1

@@ -31,7 +31,7 @@ def test_what_json_does_not_have_is_null():
 def test_commands_and_the_files_of_a_run_are_written_by_it():
   package = pathlib.Path(output.__file__).parent
   files = [*(package / "cli").glob("*.py"), package / "training" / "records.py"]
-  files += [package / "training" / name for name in ("loop.py", "progress.py")]
+  files += [package / "training" / name for name in ("results.py", "progress.py")]
   assert len(files) > 10
   assert [path.name for path in files if "json.dump" in path.read_text()] == []
 

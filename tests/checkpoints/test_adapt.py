@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from compiled import apply
 from timm.layers.patch_embed import resample_patch_embed
 from timm.models._manipulate import adapt_input_conv
 from tiny_model import CLASSES, FIELDS, NAME, flatten, images, tiny
@@ -82,7 +83,7 @@ def test_other_position_embeddings_change_resolution_too(kind, tmp_path):
   fields = dict(FIELDS, position_embedding=kind)
   # What has no grid of its own is loaded at the registry's resolution, and fits any.
   same, restored = from_pretrained(NAME, tmp_path / "x.npz", **fields)
-  np.testing.assert_array_equal(same.apply(restored, images()), model.apply(variables, images()))
+  np.testing.assert_array_equal(apply(same, restored, images()), apply(model, variables, images()))
   wide, adapted = from_pretrained(NAME, tmp_path / "x.npz", image_size=(32, 96), **fields)
   assert output(wide, adapted, images(32, 96)) == (2, CLASSES)
   if kind == "relative":
@@ -149,7 +150,7 @@ def test_larger_patches_of_a_larger_image_give_the_same_logits(saved):
   model, adapted = from_pretrained(
     NAME, file, image_size=128, patch_size=32, patch_resize="bilinear", **FIELDS
   )
-  logits = model.apply(adapted, larger.reshape(2, 128, 128, 3))
+  logits = apply(model, adapted, larger.reshape(2, 128, 128, 3))
   expected = tiny()[0].apply(variables, images())
   assert np.linalg.norm(logits - expected) / np.linalg.norm(expected) < 1e-5
 
@@ -203,8 +204,8 @@ def test_a_grey_image_gives_what_its_copies_gave(saved, caplog):
   file, variables = saved
   grey = images()[..., :1]
   model, adapted = from_pretrained(NAME, file, channels=1, **FIELDS)
-  expected = model.apply(variables, np.repeat(grey, 3, axis=-1))
-  np.testing.assert_allclose(model.apply(adapted, grey), expected, rtol=1e-4, atol=1e-5)
+  expected = apply(model, variables, np.repeat(grey, 3, axis=-1))
+  np.testing.assert_allclose(apply(model, adapted, grey), expected, rtol=1e-4, atol=1e-5)
   caplog.clear()
   from_pretrained(NAME, file, channels=3, **FIELDS)
   assert not told(caplog, "channels")
@@ -228,14 +229,14 @@ def test_chosen_classes_keep_their_logits(classes, rows, tmp_path, caplog):
   model, variables = tiny()
   metadata = {"class_names": ["crane", "fox", "crane", "owl", "elk"]}
   save_checkpoint(tmp_path / "x.npz", model, variables, metadata=metadata)
-  expected = np.asarray(model.apply(variables, images()))[:, rows]
+  expected = np.asarray(apply(model, variables, images()))[:, rows]
   for count in (None, len(rows)):
     caplog.clear()
     model, adapted = from_pretrained(
       NAME, tmp_path / "x.npz", classes=classes, num_classes=count, **FIELDS
     )
     assert model.num_classes == len(rows)
-    np.testing.assert_allclose(model.apply(adapted, images()), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(apply(model, adapted, images()), expected, rtol=1e-5, atol=1e-6)
     listed = ", ".join(map(str, rows))
     assert told(caplog, "head") == [f"Kept {len(rows)} of the head's 5 classes ({listed})."]
 
@@ -373,7 +374,7 @@ def test_a_name_alone_gives_the_published_logits(tmp_path, monkeypatch):
   save_checkpoint(tmp_path / "x.npz", model, variables)
   monkeypatch.setattr(download, "fetch", lambda source: tmp_path / "x.npz")
   loaded, found = from_pretrained(NAME, **FIELDS)
-  np.testing.assert_array_equal(loaded.apply(found, images()), model.apply(variables, images()))
+  np.testing.assert_array_equal(apply(loaded, found, images()), apply(model, variables, images()))
 
 
 def test_class_token_is_dropped_only_with_the_head(saved, caplog):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from compiled import apply
 from tiny_model import FIELDS, NAME, SIZE, assert_equal, flatten, images, tiny
 from transformers import ViTConfig, ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 
@@ -47,7 +48,7 @@ def answer(model, pixels=None):
 
 
 def error(model, variables, expected):
-  ours = np.asarray(model.apply(variables, images(), train=False), np.float64)
+  ours = np.asarray(apply(model, variables, images(), train=False), np.float64)
   return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
 
 
@@ -104,7 +105,7 @@ def test_transformers_opens_what_we_write_strictly(size, tmp_path):
   assert not any(told.values())
   assert opened.config.id2label == dict(enumerate("abcde"))
   pixels = images(*size)
-  ours = np.asarray(model.apply(variables, pixels, train=False), np.float64)
+  ours = np.asarray(apply(model, variables, pixels, train=False), np.float64)
   expected = answer(opened.eval(), pixels)
   assert np.linalg.norm(ours - expected) / np.linalg.norm(expected) < 1e-5
   for part in ("query", "key", "value"):  # No logits show a key bias.

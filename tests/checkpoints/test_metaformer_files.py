@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from compiled import apply
 from tiny_model import CLASSES, assert_equal, flatten, images
 from tiny_model import tiny as tiny_vit
 
@@ -115,7 +116,7 @@ def test_the_head_channels_and_classes_are_adapted(saved):
   np.testing.assert_array_equal(new["head/kernel"], old["head/kernel"][:, [3, 1]])
   stem = "input_embedding/kernel"
   np.testing.assert_array_equal(new[stem], old[stem].sum(2, keepdims=True))
-  assert grey.apply(restored, images()[..., :1]).shape == (2, 2)
+  assert apply(grey, restored, images()[..., :1]).shape == (2, 2)
   _, restored = from_pretrained(NAME, folder / "x.npz", num_classes=0, image_size=65, **FIELDS)
   assert "head/kernel" not in flatten(restored)
 

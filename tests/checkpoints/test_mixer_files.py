@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from compiled import apply
 from tiny_model import assert_equal, flatten, images
 from tiny_model import tiny as tiny_vit
 
@@ -81,7 +82,7 @@ def test_scan_and_loop_share_files_and_logits(saved, tmp_path):
   scan, scanned = from_pretrained(NAME, file, scan_layers=True, **FIELDS)
   assert scanned["params"]["MixerBlock"]["LayerNorm_0"]["scale"].shape == (3, 32)
   np.testing.assert_allclose(
-    scan.apply(scanned, images()), model.apply(variables, images()), rtol=1e-5, atol=1e-5
+    apply(scan, scanned, images()), apply(model, variables, images()), rtol=1e-5, atol=1e-5
   )
   save_checkpoint(tmp_path / "scan.safetensors", scan, scanned)
   _, restored = from_pretrained(NAME, tmp_path / "scan.safetensors", **FIELDS)
@@ -99,7 +100,7 @@ def test_head_classes_and_channels(saved):
   grey, adapted = from_pretrained(NAME, file, channels=1, **FIELDS)
   summed = before["stem/kernel"].sum(2, keepdims=True)
   np.testing.assert_array_equal(flatten(adapted)["stem/kernel"], summed)
-  assert grey.apply(adapted, images()[..., :1]).shape == (2, 5)
+  assert apply(grey, adapted, images()[..., :1]).shape == (2, 5)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (32, 128), 128])
@@ -132,7 +133,7 @@ def test_patches_are_resampled_for_the_same_grid_only(saved):
   assert "is 4x4, not 8x8" in refused(file, **half)
   model, adapted = from_pretrained(NAME, file, image_size=32, **half)
   assert flatten(adapted)["stem/kernel"].shape == (8, 8, 3, 32)
-  assert model.apply(adapted, images(32)).shape == (2, 5)
+  assert apply(model, adapted, images(32)).shape == (2, 5)
 
 
 def test_families_and_sizes_are_told_apart(saved, tmp_path):

@@ -7,6 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
+from compiled import apply
 from tiny_model import FIELDS, NAME, assert_equal, flatten, images, tiny
 
 from vit_jax.checkpoints.npz import METADATA
@@ -95,7 +96,7 @@ def test_big_vision_positions_have_no_class_slot(layout, tmp_path):
   positions[:, 0] = 0
   variables["params"]["Transformer"]["posembed_input"]["pos_embedding"] = positions
   assert_equal(restored, variables)
-  assert model.apply(restored, images()).shape == (2, 5)
+  assert apply(model, restored, images()).shape == (2, 5)
 
 
 @pytest.mark.parametrize("inlined", [False, True])
@@ -159,7 +160,7 @@ def test_scan_and_loop_share_files_and_logits(suffix, tmp_path):
   scan, scanned = from_pretrained(NAME, tmp_path / f"loop{suffix}", scan_layers=True, **FIELDS)
   assert scanned["params"]["Transformer"]["encoderblock"]["LayerNorm_0"]["scale"].shape == (3, 32)
   np.testing.assert_allclose(
-    scan.apply(scanned, images()), loop.apply(variables, images()), rtol=1e-5, atol=1e-6
+    apply(scan, scanned, images()), apply(loop, variables, images()), rtol=1e-5, atol=1e-6
   )
   save_checkpoint(tmp_path / f"scan{suffix}", scan, scanned)
   _, restored = from_pretrained(NAME, tmp_path / f"scan{suffix}", **FIELDS)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from compiled import apply
 from tiny_model import assert_equal, flatten
 from transformers import BertConfig, BertModel
 
@@ -117,8 +118,8 @@ def test_layers_are_stacked_in_memory_and_apart_in_the_file(side, files, tmp_pat
         expected[f"{tower}/{block}/encoderblock_{layer}/LayerNorm_1/scale"] = (16,)
   assert shapes == expected
   for ours, theirs in zip(
-    model.apply(stacked, images(), tokens())[:2],
-    plain.apply(variables, images(), tokens())[:2],
+    apply(model, stacked, images(), tokens())[:2],
+    apply(plain, variables, images(), tokens())[:2],
     strict=True,
   ):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -254,7 +255,7 @@ def test_another_resolution_resizes_the_positions_of_images_alone(files):
   np.testing.assert_allclose(grid[::3, ::3], old, rtol=1e-5, atol=1e-6)  # Corners stay.
   np.testing.assert_allclose(grid[0, 1], (2 * old[0, 0] + old[0, 1]) / 3, rtol=1e-5, atol=1e-6)
   assert all(np.array_equal(after[p], before[p]) for p in before if p != path)
-  assert model.apply(resized, images(16))[0].shape == (3, 16)
+  assert apply(model, resized, images(16))[0].shape == (3, 16)
 
   other = flatten(from_pretrained(NAME, file, position_resize="bicubic_antialias", **size)[1])
   assert other[path].shape == after[path].shape
@@ -278,7 +279,7 @@ def test_the_image_tower_loads_alone(files):
   model, restored = from_pretrained("ViT-Ti_16", file, **IMAGE)
   assert_equal(restored, {"params": variables["params"]["img"]})
   both = lit(BERT)[0].apply(variables, images())[0]
-  alone = model.apply(restored, images())
+  alone = apply(model, restored, images())
   alone /= np.linalg.norm(alone, axis=1, keepdims=True)
   np.testing.assert_allclose(alone, both, rtol=1e-5, atol=1e-6)
 
@@ -343,7 +344,7 @@ def test_an_image_head_of_a_new_lit_is_not_the_files_and_not_zero(image_file):
   model, variables = towers({"img": image_file[0]}, img={**VIT, "num_classes": 16})
   head = variables["params"]["img"]["head"]
   assert head["kernel"].shape == (16, 16) and np.all(np.std(head["kernel"], axis=0) > 0.1)
-  zimg = model.apply(variables, images())[0]
+  zimg = apply(model, variables, images())[0]
   np.testing.assert_allclose(np.linalg.norm(zimg, axis=1), 1, rtol=1e-6)
 
 
@@ -355,7 +356,7 @@ def test_an_image_tower_is_loaded_for_the_size_and_channels_of_the_images(image_
   assert image["Transformer"]["posembed_input"]["pos_embedding"].shape == (1, 17, 16)
   summed = before["params"]["embedding"]["kernel"].sum(axis=2, keepdims=True)
   np.testing.assert_array_equal(image["embedding"]["kernel"], summed)
-  assert model.apply(variables, grey)[0].shape == (3, 16)
+  assert apply(model, variables, grey)[0].shape == (3, 16)
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +425,7 @@ def test_bert_of_transformers_gives_the_same_under_all_its_names(
   assert np.std(variables["params"]["txt"]["head"]["kernel"]) > 0.1
   encoder = {k: x for k, x in variables["params"]["txt"].items() if k != "head"}
   padded, expected = first_token(bert)
-  ours = model.txt.clone(num_classes=0).apply({"params": encoder}, padded)
+  ours = apply(model.txt.clone(num_classes=0), {"params": encoder}, padded)
   assert np.linalg.norm(ours - expected) < 1e-5 * np.linalg.norm(expected)
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from compiled import apply
 from tiny_model import assert_equal, flatten
 
 from vit_jax.checkpoints.preprocessing import preprocessing_for
@@ -38,7 +39,7 @@ def test_a_run_loads_as_it_was_trained(workdir, caplog):
   assert_equal(loaded, variables)
   images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
   np.testing.assert_array_equal(
-    model.apply(loaded, images), expected.apply(variables, images, train=False)
+    apply(model, loaded, images), apply(expected, variables, images, train=False)
   )
   assert any(m.startswith("Fields of the run in") and "patch_size=2" in m for m in caplog.messages)
   assert read_metadata(workdir)["class_names"] == [str(digit) for digit in range(10)]
@@ -47,7 +48,7 @@ def test_a_run_loads_as_it_was_trained(workdir, caplog):
 def test_a_run_can_be_fine_tuned_at_another_size(workdir):
   model, loaded = from_pretrained("R+ViT-Ti_16", workdir, num_classes=3, image_size=(32, 48))
   assert flatten(loaded)["head/kernel"].shape == (64, 3)
-  assert model.apply(loaded, np.zeros((1, 32, 48, 1), np.float32)).shape == (1, 3)
+  assert apply(model, loaded, np.zeros((1, 32, 48, 1), np.float32)).shape == (1, 3)
 
 
 def test_a_run_is_exported_and_read_back(workdir, tmp_path):

@@ -80,6 +80,7 @@ ONCE_MISSING = {
   "decay_factor": 0.2,
   "keep_best_metric": "loss",
   "stall_timeout": 60.0,
+  "checkpoint_minutes": 30.0,
   "optim.b1": 0.8,
   "optim.b2": 0.95,
   "optim.eps": 1e-6,

@@ -35,6 +35,22 @@ def test_splits_are_used_as_they_are(tmp_path):
   assert record["id"] == "validation/2.png" and record["text"] == ["text 2"]
 
 
+def test_splits_of_one_file_are_the_folders_of_its_images(tmp_path):
+  files = [*(f"train/{k}.png" for k in range(4)), *(f"dev/{k}.png" for k in range(2))]
+  write(tmp_path, [{"file_name": file, "text": file} for file in files])
+  data = sources.open_dataset(tmp_path)
+  assert data.splits == ("train", "val")
+  for split, own in (("train", files[:4]), ("val", files[4:])):
+    found = data.source(split)
+    assert (found.files, found.texts) == (own, [[file] for file in own])
+  (tmp_path / "1.png").write_bytes((tmp_path / "dev" / "1.png").read_bytes())
+  files.append("1.png")  # One that lies beside the folders belongs to none of them.
+  write(tmp_path, [{"file_name": file, "text": file} for file in files])
+  whole = sources.open_dataset(tmp_path)
+  assert sum(len(whole.source(split)) for split in whole.splits) == len(files)
+  assert {len(whole.source(split)) for split in ("val", "test")} == {1}
+
+
 def test_one_folder_is_divided_once_and_for_all(tmp_path):
   write(tmp_path, rows(20))
   data = sources.open_dataset(tmp_path)

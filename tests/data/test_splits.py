@@ -259,6 +259,8 @@ def test_hidden_labels_are_not_evaluated_unless_asked_for(caplog):
     chosen({"test": "test"}, hidden=("test",))
   with pytest.raises(UserError, match="hidden labels"):
     chosen({}, hidden=("train",))
+  with pytest.raises(UserError, match="hidden labels"):
+    chosen({"test": "test[:50%]"}, hidden=("test",))
 
 
 def test_sums_of_splits_keep_their_keys_and_can_be_taken_from():

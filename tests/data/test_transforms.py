@@ -147,6 +147,14 @@ def test_names_are_looked_up():
     preprocessing_for("ViT-B_17")
 
 
+def test_pixels_lie_between_minus_one_and_one_by_default():
+  """As in google-research/vision_transformer, whatever the model."""
+  black_and_white = np.array([0, 255], np.uint8)[:, None] * np.ones(3, np.uint8)
+  plain = Preprocessing()
+  found = normalize(black_and_white, plain.mean, plain.std)
+  np.testing.assert_array_equal(found, [[-1, -1, -1], [1, 1, 1]])
+
+
 def test_normalize_on_numpy_and_jax():
   images = np.arange(0, 252, dtype=np.uint8).reshape(2, 6, 7, 3)
   mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply, init
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 
@@ -115,7 +116,7 @@ def test_evaluates_every_pair_and_leaves_out_what_cannot_be_read(model, tmp_path
   spec = transforms.Preprocessing(crop=8)
   tokenizer = text.make_tokenizer("bytes", None, 8)
   images = np.stack([transforms.Preprocess(spec)(str(tmp_path / f"{i}.png")) for i in range(3)])
-  variables = model.init(jax.random.key(0), *example_inputs(model, images))
+  variables = init(model, *example_inputs(model, images))
 
   evaluator = retrieval.RetrievalEvaluator(
     model, {"val": source, "test": None}, spec, tokenizer, batch=4, max_bad_fraction=0.5
@@ -127,7 +128,7 @@ def test_evaluates_every_pair_and_leaves_out_what_cannot_be_read(model, tmp_path
   images = np.stack([transforms.Preprocess(spec)(str(tmp_path / f"{i}.png")) for i in good])
   owners = np.array([i for i in good for _ in texts[i]])
   tokens = tokenizer([t for i in good for t in texts[i]])
-  zimg, ztxt, out = model.apply(variables, images, tokens)
+  zimg, ztxt, out = apply(model, variables, images, tokens)
   similarity = np.asarray(zimg @ ztxt.T)
   relevant = np.array(good)[:, None] == owners[None, :]
   first = [owners[row.argmax()] == i for i, row in zip(good, similarity, strict=True)]

@@ -12,6 +12,7 @@ import pytest
 import sentencepiece
 import small_lit
 import tiny_run
+from compiled import apply
 
 from vit_jax.data import transforms
 from vit_jax.data.text import TOKENIZERS, ByteTokenizer, make_tokenizer
@@ -162,7 +163,7 @@ def test_classes_keep_their_order_and_all_their_names_count(run):
   assert np.abs(ours[1] - theirs[2]).max() > 1e-3  # A pair is two, too.
 
   [row, *_] = classifier.predict(turned, run.images[:1], top=3)
-  logits = turned.model.apply(turned.variables, pixels(turned, run.images[0]))[0]
+  logits = apply(turned.model, turned.variables, pixels(turned, run.images[0]))[0]
   assert row.classes == tuple(turned.class_names[k] for k in np.argsort(-logits))
 
 

@@ -37,7 +37,7 @@ from vit_jax.data.decode import decode
 from vit_jax.data.splits import choose
 from vit_jax.evaluation import zeroshot
 from vit_jax.models.registry import create_model, get_entry
-from vit_jax.training import data_record, loop, records, restore, run_data
+from vit_jax.training import data_record, records, restore, results, run_data
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import TrainState
@@ -366,7 +366,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
     "info": info.to_dict(),
     "splits": {split: [*source.files] for split, source in data.sources.items()},
     "metrics": records.read_metrics(workdir),
-    "results": loop._finished(restore.epath.Path(workdir), info.plan),
+    "results": results.finished(restore.epath.Path(workdir), info.plan),
     "model": repr(info.create_model()),
   }
 

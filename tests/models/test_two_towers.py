@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import apply
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import vit_jax
@@ -150,7 +151,7 @@ def test_bert_drops_out_in_training_only():
 
 
 def contrastive_loss(model, variables, *inputs):
-  zimg, ztxt, out = model.apply(variables, *inputs)
+  zimg, ztxt, out = apply(model, variables, *inputs)
   return losses.contrastive_softmax(out["t"] * zimg @ ztxt.T).mean()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from compiled import apply
 from oracle import (
   PAIRS,
   TOLERANCE,
@@ -27,8 +28,7 @@ from vit_jax.models.registry import create_model
 
 
 def ours_on(model, variables, images):
-  # Not jitted: each model runs once, and operations compiled for one test serve the next.
-  return model.apply(variables, images, train=False)
+  return apply(model, variables, images, train=False)
 
 
 def assert_key_biases_equal(variables, theirs):

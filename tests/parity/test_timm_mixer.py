@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from compiled import apply
 from oracle import CLASSES, VISIBLE, logits, noisy_variables, relative_error, with_noise
 from timm.models.mlp_mixer import MlpMixer
 
@@ -54,7 +55,7 @@ def noisy(name):
 
 
 def ours_on(name, model, variables):
-  return model.apply(variables, images(name), train=False)
+  return apply(model, variables, images(name), train=False)
 
 
 def assert_hidden_biases_equal(variables, theirs):
@@ -141,5 +142,5 @@ def test_a_named_model_of_timms_loads_whole(tmp_path):
   torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
   model, variables = from_pretrained("Mixer-S_32", tmp_path / "theirs.pth")
   pictures = np.random.default_rng(7).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
-  error = relative_error(model.apply(variables, pictures), logits(theirs, pictures))
+  error = relative_error(apply(model, variables, pictures), logits(theirs, pictures))
   assert error <= 1e-5

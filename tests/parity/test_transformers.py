@@ -5,6 +5,7 @@
 import numpy as np
 import pytest
 import torch
+from compiled import apply
 from oracle import CLASSES, VISIBLE, logits, noisy_variables, relative_error, with_noise
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
@@ -23,7 +24,7 @@ def images(size):
 
 
 def on(model, variables, size):
-  return model.apply(variables, images(size), train=False)
+  return apply(model, variables, images(size), train=False)
 
 
 def transformers_model(name, size, kind=ViTForImageClassification, **config):

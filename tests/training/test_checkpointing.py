@@ -15,7 +15,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, restore
+from vit_jax.training import checkpointing, coordination, integrity, restore
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.state import TrainState
@@ -217,18 +217,107 @@ def test_only_the_step_that_is_asked_for_is_verified(tmp_path, monkeypatch):
   with Checkpointer(tmp_path / "c", keep_last=3) as checkpointer:
     for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.8)):
       checkpointer.save(step, _state(step), _iterator(), {}, _scores(accuracy, 1.0))
-  hashed, sha256 = set(), checkpointing._sha256
-  step_of = lambda path: path.relative_to(tmp_path / "c").parts[0]
-  monkeypatch.setattr(
-    checkpointing, "_sha256", lambda path: (hashed.add(step_of(path)), sha256(path))[1]
-  )
+  hashed = _hashed(monkeypatch, tmp_path / "c")
   with Checkpointer(tmp_path / "c", write=False) as checkpointer:
     assert checkpointer.best_step == 2 and hashed == {"2"}
-  [damaged] = (tmp_path / "c" / "2" / "config").glob("metadata")
-  damaged.write_bytes(damaged.read_bytes() + b" ")
+  _damage(tmp_path / "c" / "2")
   hashed.clear()
   with Checkpointer(tmp_path / "c", write=False) as checkpointer:
     assert checkpointer.best_step == 3 and hashed == {"2", "3"}
+
+
+def _damage(step_directory):
+  [damaged] = (step_directory / "config").glob("metadata")
+  damaged.write_bytes(damaged.read_bytes() + b" ")
+
+
+def _hashed(monkeypatch, directory):
+  """A set that gets the steps of which files are hashed."""
+  hashed, sha256 = set(), integrity._sha256
+  step_of = lambda path: path.relative_to(directory).parts[0]
+  monkeypatch.setattr(
+    integrity, "_sha256", lambda path: (hashed.add(step_of(path)), sha256(path))[1]
+  )
+  return hashed
+
+
+def test_a_start_looks_at_the_step_that_it_continues_from(tmp_path, monkeypatch, caplog):
+  """And at the best one when that is to be used."""
+  with Checkpointer(tmp_path / "c", keep_last=4) as checkpointer:
+    for step, accuracy in ((1, 0.8), (2, 0.9), (3, 0.5), (4, 0.6)):
+      checkpointer.save(step, _state(step), _iterator(), {}, _scores(accuracy, 1.0))
+  hashed = _hashed(monkeypatch, tmp_path / "c")
+  _damage(tmp_path / "c" / "2")
+  _damage(tmp_path / "c" / "4")
+  with Checkpointer(tmp_path / "c", keep_last=4) as checkpointer:
+    assert checkpointer.last_step == 3 and hashed == {"3", "4"}
+    assert (tmp_path / "damaged" / "4-0").is_dir()
+    hashed.clear()
+    assert not checkpointer.is_better(_scores(0.85, 1.0))
+    assert checkpointer.is_better(_scores(0.95, 1.0)) and not hashed
+    assert "2 is damaged" not in caplog.text
+    assert checkpointer.best_step == 1 and hashed == {"1", "2"}
+    assert "2 is damaged (config/metadata has changed) and is not used" in caplog.text
+    checkpointer.save(5, _state(5), _iterator(), {}, _scores(0.99, 1.0))
+    checkpointer.wait()
+    hashed.clear()
+    # What this process has saved itself, and what it has looked at, is trusted.
+    assert checkpointer.best_step == checkpointer.last_step == 5 and not hashed
+
+
+def test_processes_hash_what_they_wrote_and_share_the_looking(tmp_path, monkeypatch):
+  step = integrity.epath.Path(tmp_path) / "c" / "7"
+  names = [
+    *(
+      "state/d/a",
+      "state/ocdbt.process_0/d/b",
+      "state/ocdbt.process_1/d/c",
+      "state/manifest.ocdbt",
+    ),
+    *("data/process_0-of-2.json", "data/process_1-of-2.json", "commit_success.txt"),
+  ]
+  for name in names:
+    (step / name).parent.mkdir(parents=True, exist_ok=True)
+    (step / name).write_text(name)
+  hashed, sha256 = [], integrity._sha256
+  monkeypatch.setattr(integrity, "_sha256", lambda path: (hashed.append(path), sha256(path))[1])
+  taken = lambda: {str(path.relative_to(step)) for path in [hashed.pop() for _ in [*hashed]]}
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  integrity.write_manifest(step)
+  assert taken() == {names[2], names[5]}
+  assert integrity.defect(step) == ""  # Of the first process there is none.
+  monkeypatch.setattr(jax, "process_index", lambda: 0)
+  integrity.write_manifest(step)
+  assert taken() == {*names} - {names[2], names[5]}
+  assert integrity.defect(step) is None and taken() == {*names}
+  parts = [slice(index, None, 3) for index in range(3)]  # As another number of processes looks.
+  looked = [(integrity.defect(step, part), taken()) for part in parts]
+  assert [found for found, _ in looked] == [None] * 3
+  assert sorted(name for _, part in looked for name in part) == sorted(names)
+  (step / names[2]).write_text("changed")
+  found = [integrity.defect(step, part) for part in parts]
+  assert sorted(found, key=str) == [None, None, f"{names[2]} has changed"]
+  assert integrity.defect(step, integrity.NONE) is None  # All of them are there.
+  (step / "manifest.process_1.json").unlink()
+  assert integrity.defect(step) == ""
+
+
+def test_what_one_process_finds_is_what_all_find(tmp_path, monkeypatch):
+  """Each looks at its part; a stand-in says what the other one has found."""
+  with Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(1, _state(1), _iterator(), {}, _scores(0.9, 1.0))
+    checkpointer.save(2, _state(2), _iterator(), {}, _scores(0.8, 1.0))
+    checkpointer.wait()
+    del checkpointer._defects[1]
+    hashed, sha256 = [], integrity._sha256
+    monkeypatch.setattr(integrity, "_sha256", lambda path: (hashed.append(path), sha256(path))[1])
+    with monkeypatch.context() as patched:
+      patched.setattr(coordination, "gather", lambda own: [own, "state/d/x has changed"])
+      patched.setattr(jax, "process_count", lambda: 2)
+      assert checkpointer.best_step == 2
+    files = [*integrity.files(checkpointer._directory / "1")]
+    assert len(hashed) == (len(files) + 1) // 2
 
 
 OPEN = """
@@ -238,7 +327,7 @@ Checkpointer(sys.argv[1]).close()
 """
 
 
-@pytest.mark.parametrize("owner, name", [(checkpointing, "_defect"), (checkpointing, "_Manager")])
+@pytest.mark.parametrize("owner, name", [(integrity, "defect"), (checkpointing, "_Manager")])
 def test_a_constructor_that_fails_gives_its_lock_back(tmp_path, monkeypatch, owner, name):
   (tmp_path / "c" / "1").mkdir(parents=True)
   threads = threading.active_count()
@@ -279,7 +368,7 @@ def test_a_save_that_fails_says_so(tmp_path, monkeypatch):
   def full(step_directory):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(checkpointing, "_write_manifest", full)
+  monkeypatch.setattr(integrity, "write_manifest", full)
   with (
     pytest.raises(UserError, match=r"step 2 cannot be saved .*No space left.*the same command"),
     Checkpointer(tmp_path / "c") as checkpointer,

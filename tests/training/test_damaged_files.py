@@ -13,7 +13,8 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import files, loop, records, restore
+from vit_jax.training import files, records, restore
+from vit_jax.training import results as results_lib
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate
 
@@ -159,7 +160,7 @@ def test_results_json_is_told_and_written_again(workdir, caplog, content):
   path = workdir / "results.json"
   plan = restore.read_run(workdir).plan
   path.write_bytes(content)
-  assert loop._finished(loop.epath.Path(workdir), plan) is None
+  assert results_lib.finished(restore.epath.Path(workdir), plan) is None
   said = f"{path} is damaged ({BROKEN[content]}".replace("\\", "")
   assert said in caplog.text and "the best checkpoint is evaluated again" in caplog.text
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_run as tiny
+from compiled import apply
 
 from vit_jax import save_checkpoint
 from vit_jax.checkpoints import preprocessing, tree
@@ -70,7 +71,7 @@ def test_the_loss_is_the_papers(name, loss):
   images = share * images + (1 - share) * np.roll(images, 4, axis=0)
   labels = jax.nn.one_hot(batch["label"], 10)
   labels = share * labels + (1 - share) * jnp.roll(labels, 4, axis=0)
-  logits = model.apply(variables, (images / 255 - 0.5) / 0.25)
+  logits = apply(model, variables, (images / 255 - 0.5) / 0.25)
   first, second = (logits[:, 0], logits[:, 1]) if heads else (logits, logits)
   taught = images.reshape(8, -1) @ fixed
   own = optax.softmax_cross_entropy(first, optax.smooth_labels(labels, 0.1)).mean()
@@ -137,7 +138,7 @@ def test_a_teacher_sees_its_own_size_channels_and_normalisation():
   big = np.repeat(
     jax.image.resize(np.float32(images), (8, 16, 16, 1), "bilinear"), 3, axis=-1
   )  # Enlarged, so that antialiasing has no effect.
-  expected = model.apply(variables, (big / 255 - np.array(spec.mean)) / np.array(spec.std))
+  expected = apply(model, variables, (big / 255 - np.array(spec.mean)) / np.array(spec.std))
   found = jax.jit(teacher.Teacher(model, variables, spec).__call__)(variables, images)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert np.ptp(expected) > 0.1

@@ -115,7 +115,7 @@ def test_a_finished_run_is_left_alone(finished):
 KILLED = """
 import os, signal, sys
 import tiny_run as tiny
-from vit_jax.training import checkpointing, progress
+from vit_jax.training import integrity, progress
 from vit_jax.training.loop import train_and_evaluate
 
 def die(*unused):
@@ -125,8 +125,8 @@ if sys.argv[2] == "training":
   update = progress.Progress.update
   progress.Progress.update = lambda self, step, m: die() if step == 8 else update(self, step, m)
 else:  # When Orbax has finished step 6, before its hashes are written.
-  write = checkpointing._write_manifest
-  checkpointing._write_manifest = lambda d: die() if d.name == "6" else write(d)
+  write = integrity.write_manifest
+  integrity.write_manifest = lambda d: die() if d.name == "6" else write(d)
 train_and_evaluate(tiny.CONFIGS[sys.argv[3]](), sys.argv[1])
 """
 

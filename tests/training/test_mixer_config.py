@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+from compiled import apply
 
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.configs import mixer
@@ -45,7 +46,7 @@ def test_a_run_loads_and_is_fine_tuned_at_its_own_size_only(tmp_path):
   train_and_evaluate(config, tmp_path / "first")
   model, variables = from_pretrained("Mixer-S_16", tmp_path / "first")
   assert (model.num_blocks, model.hidden_dim, model.num_classes) == (1, 64, 10)
-  assert model.apply(variables, np.zeros((1, 32, 32, 1), np.float32)).shape == (1, 10)
+  assert apply(model, variables, np.zeros((1, 32, 32, 1), np.float32)).shape == (1, 10)
 
   config.checkpoint, config.pp.crop = str(tmp_path / "first"), 64
   with pytest.raises(UserError, match="the checkpoint's is 8x8, not 16x16; leave image_size out"):

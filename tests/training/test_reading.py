@@ -16,7 +16,7 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, restore
+from vit_jax.training import checkpointing, integrity, restore
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate
 
@@ -121,7 +121,7 @@ def _delete_slowly(directory):
   "owner, name, slowly",
   [
     *((Checkpointer, "restore", False), (Checkpointer, "metrics", False)),
-    *((checkpointing, "_sha256", False), (checkpointing, "_defect", True)),
+    *((integrity, "_sha256", False), (integrity, "defect", True)),
   ],
 )
 def test_a_new_best_takes_the_place_of_the_old(workdir, monkeypatch, caplog, owner, name, slowly):

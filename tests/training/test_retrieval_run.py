@@ -137,7 +137,7 @@ def test_a_run_of_before_goes_on(finished, dataset, tmp_path, drawn):
 
 def _as_before(workdir, scores):
   """Writes a run's files as the version did that called recall@1 accuracy."""
-  from vit_jax.training import checkpointing
+  from vit_jax.training import integrity
 
   content = json.loads((workdir / "config.json").read_text())
   del content["metric"]
@@ -147,7 +147,7 @@ def _as_before(workdir, scores):
   ]
   (workdir / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
   for step, metrics in scores.items():
-    directory = checkpointing.epath.Path(workdir) / "checkpoints" / str(step)
+    directory = integrity.epath.Path(workdir) / "checkpoints" / str(step)
     (directory / "metrics" / "metrics").write_text(json.dumps(metrics))
     (directory / "manifest.json").unlink()
-    checkpointing._write_manifest(directory)
+    integrity.write_manifest(directory)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_run as tiny
+from compiled import apply
 
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import objectives, optim
@@ -125,7 +126,7 @@ def test_mixup_equals_a_step_written_out(accum_steps):
   other = [(i + 8) % 16 for i in range(16)]
   images = share * images + (1 - share) * images[other]
   labels = share * labels + (1 - share) * labels[other]
-  logits = np.asarray(Small().apply({"params": params}, images))
+  logits = np.asarray(apply(Small(), {"params": params}, images))
 
   def loss_fn(params):
     targets = optax.smooth_labels(jnp.asarray(labels), 0.1)
@@ -210,14 +211,14 @@ def test_batch_statistics_follow_every_micro_batch(accum_steps):
   losses = []
   for i, part in enumerate(parts):
     images, labels = part.astype(np.float32) / 127.5 - 1, batch["label"][i::accum_steps]
-    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    logits, updated = apply(model, variables, images, train=True, mutable=["batch_stats"])
     losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
     variables |= updated
   state, metrics = step(state, batch, None)
   assert _relative_error(state.collections, {"batch_stats": variables["batch_stats"]}) < 1e-6
   assert float(metrics["loss"]) == pytest.approx(float(np.mean(losses)), rel=1e-5)
   # In evaluation they are what was learned, and not this batch's.
-  evaluated = model.apply(state.variables, parts[0].astype(np.float32) / 127.5 - 1)
+  evaluated = apply(model, state.variables, parts[0].astype(np.float32) / 127.5 - 1)
   assert _relative_error(evaluated, logits) > 0.1
 
 

@@ -40,6 +40,12 @@ def main(argv: list[str]) -> int:
     help="never: refuse a workdir that holds a run; changed-data: continue it although images to "
     "train on were added, removed or replaced",
   )
+  parser.add_argument(
+    "--profile", metavar="FROM:TO", help="write a trace of these steps to the workdir's profile/"
+  )
+  parser.add_argument(
+    "--profile-port", type=int, metavar="PORT", help="serve traces on demand; process I: PORT + I"
+  )
   several = parser.add_argument_group("one process of several")
   several.add_argument(
     "--distributed", action="store_true", help="as the launcher of this one says"
@@ -83,10 +89,12 @@ def _train(config: Any, arguments: argparse.Namespace) -> int:
   import jax
   from etils import epath
 
-  from vit_jax.training import loop
+  from vit_jax.training import loop, profiling
 
+  profile = profiling.parse(arguments.profile) if arguments.profile is not None else None
   resume = {"auto": True, "never": False}.get(arguments.resume, arguments.resume)
-  results = loop.train_and_evaluate(config, arguments.workdir, resume=resume)
+  options = {"resume": resume, "profile": profile, "profile_port": arguments.profile_port}
+  results = loop.train_and_evaluate(config, arguments.workdir, **options)
   if jax.process_index():
     return 0
   for split in ("val", "test"):

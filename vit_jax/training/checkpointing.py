@@ -3,7 +3,7 @@
 """Checkpoints: state, data position, config and metrics of a step, proven whole before use.
 
 Orbax writes a step atomically, but restores a flipped bit without a word. So each step directory
-also holds `manifest.json`, the SHA-256 of every file, written once Orbax has finished. A step
+also holds the SHA-256 of every file, written once Orbax has finished (see `integrity`). A step
 without it was interrupted; a step that contradicts it is damaged; neither is ever used.
 """
 
@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import hashlib
-import json
-import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import grain
@@ -27,12 +24,9 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
-from vit_jax.training.files import read_object, write_atomically
+from vit_jax.training import coordination, integrity, parts
 from vit_jax.training.state import TrainState
 
-log = logging.getLogger(__name__)
-
-_MANIFEST = "manifest.json"
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
 SETTLE_SECONDS = 0.3  # Deleting or completing a step takes no break of this length.
 
@@ -63,6 +57,9 @@ class Checkpointer:
   ):
     """Opens `directory`; with `write`, creates it and clears away steps that cannot be used.
 
+    Of a run's earlier steps those that were not completed are cleared away, and the last one if it
+    is damaged. The others are looked at when they are to be used.
+
     Args:
       directory: holds one directory per step.
       metric: the score that makes a step the best, as "accuracy" or "recall@1" (the higher the
@@ -70,8 +67,8 @@ class Checkpointer:
         "accuracy": that is what recall@1 was called.
       keep_last: how many of the last steps to keep.
       keep_every: steps that are multiples of this are kept for good; 0: none.
-      write: False only reads, also while another process writes; a step that is asked for is then
-        checked before use. See `read_steps`.
+      write: False only reads, also while another process writes. See `read_steps`. Those who
+        write are all processes of the run, which ask for steps together.
 
     Raises:
       UserError: if it cannot be written, or another process is writing it.
@@ -84,25 +81,45 @@ class Checkpointer:
     self._sealing: int | None = None  # and the one whose files are being hashed.
     self._hashing: concurrent.futures.Future | None = None
     self._scores: dict[int, dict[str, float]] = {}  # Of the steps that this process saved.
-    self._defects: dict[int, str | None] | None = None if write else {}  # Of the steps checked.
+    self._writes = write
+    self._defects: dict[int, str | None] = {}  # Of the steps that were looked at, or saved here.
     with contextlib.ExitStack() as opened:  # Given back if what comes after it fails.
-      if write and (lock := _lock(self._directory)) is not None:
+      if write and (lock := integrity.lock(self._directory)) is not None:
         opened.callback(os.close, lock)
       self._threads = concurrent.futures.ThreadPoolExecutor(1)
       opened.callback(self._threads.shutdown)
-      # Of several processes one clears away; the others wait in Orbax's constructor.
-      if write and jax.process_index() == 0:
+      if write:
         self._clear_away_unusable()
       self._manager = self._open_manager(keep_last, keep_every, write)
       opened.callback(self._manager.close)
       self._opened = opened.pop_all()
 
   def _clear_away_unusable(self) -> None:
-    for step in sorted(step_numbers(self._directory)):
-      directory = self._directory / str(step)
-      if (reason := _defect(directory)) is not None:
-        _report(directory, reason)
-        _clear_away(directory, reason)
+    """The first process clears away; all of them look at the last step, each at a part of it."""
+    is_first, directory = jax.process_index() == 0, self._directory
+    while True:
+      steps = sorted(step_numbers(directory)) if is_first else []
+      for step in [*steps]:
+        if (reason := integrity.defect(directory / str(step), integrity.NONE)) is not None:
+          integrity.clear_away(directory / str(step), reason)
+          steps.remove(step)
+      [last, *_] = coordination.gather(steps[-1] if steps else None)
+      if last is None:
+        return
+      self._defects[last] = reason = self._defect(last)
+      if reason is None:
+        return
+      if is_first:
+        integrity.clear_away(directory / str(last), reason)
+
+  def _defect(self, step: int) -> str | None:
+    """As `integrity.defect`; of those who write each process hashes a part of the files."""
+    directory = self._directory / str(step)
+    if not self._writes:
+      return integrity.defect(directory)
+    part = slice(jax.process_index(), None, jax.process_count())
+    found = coordination.gather(integrity.defect(directory, part))
+    return next((reason for reason in found if reason is not None), None)
 
   def _open_manager(self, keep_last: int, keep_every: int, write: bool) -> _Manager:
     kept = [
@@ -156,28 +173,27 @@ class Checkpointer:
 
   def _first_usable(self, key: Callable[[int], Any]) -> int | None:
     steps = sorted(self._manager.all_steps(), key=key, reverse=True)
-    if self._defects is not None and (gone := {*steps} - step_numbers(self._directory)):
+    if not self._writes and (gone := {*steps} - step_numbers(self._directory)):
       raise FileNotFoundError(f"{self._directory}: steps {sorted(gone)} were deleted meanwhile")
     return next((step for step in steps if self._is_usable(step)), None)
 
   def _is_usable(self, step: int) -> bool:
-    """Whether a step is whole. One who writes has cleared the others away.
+    """Whether a step is whole.
 
     Raises:
       FileNotFoundError: the step was deleted meanwhile.
     """
-    if self._defects is None:
-      return True
     if step not in self._defects:
       directory = self._directory / str(step)
       # The run may be deleting it, or completing it, as long as there are fewer or more files.
-      files, before, reason = {*_files(directory)}, None, _defect(directory)
+      read = lambda: None if self._writes else {*integrity.files(directory)}
+      files, before, reason = read(), None, self._defect(step)
       while reason is not None and files != before:
         time.sleep(SETTLE_SECONDS)
-        files, before, reason = {*_files(directory)}, files, _defect(directory)
+        files, before, reason = read(), files, self._defect(step)
       self._defects[step] = reason
-      if reason is not None:
-        _report(directory, reason)
+      if reason is not None and (not self._writes or jax.process_index() == 0):
+        integrity.report(directory, reason)
     return self._defects[step] is None
 
   def metrics(self, step: int) -> dict[str, float]:
@@ -190,9 +206,9 @@ class Checkpointer:
     return dict(scores) if isinstance(scores, Mapping) else {}
 
   def is_better(self, metrics: Mapping[str, float]) -> bool:
-    """Whether `metrics` beat those of every saved step."""
-    best = self.best_step
-    return best is None or self._rank(metrics) > self._rank(self.metrics(best))
+    """Whether `metrics` beat those of every saved step, whole or not; looks at no files."""
+    steps = self._manager.all_steps()
+    return all(self._rank(metrics) > self._rank(self.metrics(step)) for step in steps)
 
   def save(
     self,
@@ -220,13 +236,13 @@ class Checkpointer:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(_parts(state)),
+          state=ocp.args.StandardSave(parts.of(state)),
           data=grain.checkpoint.CheckpointSave(iterator),
           config=ocp.args.JsonSave(dict(config)),
         ),
         metrics=self._scores[step],
       )
-    self._pending = step
+    self._pending, self._defects[step] = step, None
 
   @contextlib.contextmanager
   def _explaining_failure(self, step: int | None) -> Iterator[None]:
@@ -264,9 +280,8 @@ class Checkpointer:
     with self._explaining_failure(self._pending):
       self._manager.wait_until_finished()
     self._sealing, self._pending = self._pending, None
-    if jax.process_index() == 0:
-      directory = self._directory / str(self._sealing)
-      self._hashing = self._threads.submit(_write_manifest, directory)
+    directory = self._directory / str(self._sealing)
+    self._hashing = self._threads.submit(integrity.write_manifest, directory)
 
   def restore(self, step: int, target: TrainState, iterator: Any = None) -> TrainState:
     """Restores a usable step.
@@ -280,12 +295,12 @@ class Checkpointer:
     Raises:
       UserError: if the step was made for another state (another version of the model).
     """
-    items = {"state": ocp.args.StandardRestore(_parts(target))}
+    items = {"state": ocp.args.StandardRestore(parts.of(target))}
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     try:
       if target.opt_state is None:
-        state = _read_parts(self._directory / str(step) / "state", _parts(target))
+        state = parts.read(self._directory / str(step) / "state", parts.of(target))
       else:
         state = self._manager.restore(step, args=ocp.args.Composite(**items)).state
     except ValueError as error:  # Its files are intact, so the structure must differ.
@@ -305,67 +320,6 @@ class Checkpointer:
     """Completes the last save."""
     with self._opened:
       self.wait()
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-  """What a state consists of; an average that is not kept leaves no trace."""
-  return {name: value for name, value in vars(state).items() if value is not None}
-
-
-def _read_parts(directory: epath.Path, target: Mapping[str, Any]) -> dict[str, Any]:
-  """Reads these parts of a saved state, and not its others.
-
-  The manager, which has saved the whole state, would not take arguments of another kind for it.
-
-  Raises:
-    ValueError: the parts have other arrays than `target`.
-  """
-  handler = ocp.PyTreeCheckpointHandler()
-  saved = handler.metadata(directory).tree
-  # Orbax would give back what it does not find as it was asked for. And whoever does not ask for
-  # the average, although there is one, would take other weights than the result.
-  expected, found = _shapes(target), _shapes({k: saved[k] for k in {*target, "ema"} & {*saved}})
-  if differing := sorted(k for k in {**expected, **found} if expected.get(k) != found.get(k)):
-    k = differing[0]
-    raise ValueError(f"{k} should be {expected.get(k, 'absent')}, but is {found.get(k, 'absent')}")
-  args = ocp.args.PyTreeRestore(
-    target, ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-  )
-  with ocp.Checkpointer(handler) as reader:
-    return reader.restore(directory, args=args)
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  arrays, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(k, simple=True, separator="/"): tuple(x.shape) for k, x in arrays}
-
-
-def _lock(directory: epath.Path) -> int | None:
-  """Keeps a second process out until this one ends, however it ends; local directories only."""
-  if jax.process_index() or "://" in os.fspath(directory):
-    return None
-  try:
-    import fcntl
-  except ImportError:  # Not on Windows.
-    return None
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = os.open(os.fspath(directory.parent / ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-  except OSError as error:
-    raise UserError(
-      f"workdir {directory.parent} cannot be written ({error.strerror}); choose another directory."
-    ) from error
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    os.close(lock)
-    raise UserError(
-      f"another process is training in {directory.parent}; wait for it or use another workdir."
-    ) from error
-  except OSError:  # A file system without locks.
-    os.close(lock)
-    return None
-  return lock
 
 
 def step_numbers(directory: epath.Path) -> set[int]:
@@ -405,69 +359,3 @@ def read_steps(
     f"{directory} changed each of the {READS} times that it was read, because a run is saving its "
     "steps there; try again, or wait until the run has ended."
   ) from reason
-
-
-def _report(step_directory: epath.Path, reason: str) -> None:
-  """Says what `_defect` has found."""
-  what = f"is damaged ({reason})" if reason else "was not completed"
-  log.warning("checkpoint %s %s and is not used", step_directory, what)
-
-
-def _defect(step_directory: epath.Path) -> str | None:
-  """None for a whole step, "" for one whose saving was interrupted, else the damaged file."""
-  manifest = step_directory / _MANIFEST
-  if not manifest.exists():
-    return ""
-  try:
-    hashes = dict(read_object(manifest)["sha256"])
-    if not hashes:
-      return f"{_MANIFEST} names no files"
-    for name in hashes:
-      if not (step_directory / name).exists():
-        return f"{name} is missing"
-    for name, found in _sha256s(step_directory, hashes).items():
-      if found != hashes[name]:
-        return f"{name} has changed"
-  except (OSError, ValueError, KeyError, TypeError):
-    return f"{_MANIFEST} cannot be read"
-  return None
-
-
-def _clear_away(step_directory: epath.Path, reason: str) -> None:
-  """Makes room for the step to be saved again; keeps damaged files for their owner to look at."""
-  if not reason or "://" in os.fspath(step_directory):  # A bucket has no directories to move.
-    step_directory.rmtree()
-    return
-  attic = step_directory.parent.parent / "damaged"
-  attic.mkdir(parents=True, exist_ok=True)
-  taken = {p.name for p in attic.iterdir()}
-  name = next(n for i in range(len(taken) + 1) if (n := f"{step_directory.name}-{i}") not in taken)
-  step_directory.rename(attic / name)
-  log.warning("moved it to %s", attic / name)
-
-
-def _write_manifest(step_directory: epath.Path) -> None:
-  hashes = _sha256s(step_directory, sorted(_files(step_directory)))
-  write_atomically(step_directory / _MANIFEST, json.dumps({"sha256": hashes}, indent=1))
-
-
-def _files(directory: epath.Path, prefix: str = "") -> Iterator[str]:
-  for path in directory.iterdir():
-    if path.is_dir():
-      yield from _files(path, f"{prefix}{path.name}/")
-    else:
-      yield prefix + path.name
-
-
-def _sha256s(directory: epath.Path, names: Iterable[str]) -> dict[str, str]:
-  """Hashes of files, several at a time: a large state, or a bucket, would take too long."""
-  with concurrent.futures.ThreadPoolExecutor(8) as threads:
-    return dict(zip(names, threads.map(lambda name: _sha256(directory / name), names), strict=True))
-
-
-def _sha256(path: epath.Path) -> str:
-  digest = hashlib.sha256()
-  with path.open("rb") as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()

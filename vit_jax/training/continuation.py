@@ -16,6 +16,7 @@ from vit_jax.training.plan import MeshPlan, Plan
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (
   *("batch_eval", "eval_every", "checkpoint_every", "progress_every", "threads"),
+  "checkpoint_minutes",
   *("keep_last", "keep_every"),
   # What makes a step fit into less memory.
   *("accum_steps", *(f"model.overrides.{tower}remat" for tower in ("", "img.", "txt."))),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -20,32 +19,33 @@ from vit_jax.checkpoints import released
 from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.output import to_json
 from vit_jax.training import (
   build,
-  files,
   multiscale,
   optim,
+  profiling,
   restore,
   room,
   run_data,
   sharding,
 )
+from vit_jax.training import goodput as goodput_lib
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
-from vit_jax.training import progress as progress_lib
+from vit_jax.training import results as results_lib
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.divergence import Guard
+from vit_jax.training.phases import Phases
 from vit_jax.training.preemption import StopSignal
 from vit_jax.training.progress import Progress
+from vit_jax.training.save_clock import SaveClock
 from vit_jax.training.state import create_state, init_images, state_target
 from vit_jax.training.step import make_planned_step
 from vit_jax.training.stream import Stream
 from vit_jax.training.task import make_task
+from vit_jax.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-RESULTS = "results.json"
 
 
 def train_and_evaluate(
@@ -53,21 +53,27 @@ def train_and_evaluate(
   workdir: str | os.PathLike,
   *,
   resume: bool | Literal["changed-data"] = True,
+  profile: profiling.Steps | None = None,
+  profile_port: int | None = None,
 ) -> dict[str, Any]:
   """Trains as `config` says, or continues the run that is in `workdir`, and evaluates the best.
 
   Args:
     config: see `vit_jax.training.plan.Plan`.
-    workdir: gets `config.json`, `data.npz`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and at
-      the end `results.json` and `curves.png`. Nothing is written before the config is checked.
+    workdir: gets `config.json`, `data.npz`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, at the
+      end `results.json` and `curves.png`, and if it hangs `stacks/`. Nothing is written before the
+      config is checked.
     resume: whether to continue the run that is in `workdir`; False refuses one. "changed-data"
       continues it even if images to train on were added, removed or replaced since.
+    profile: the first and the last step of which `profile/` gets a trace.
+    profile_port: where process 0 serves traces on demand; process 1 does so at the next port.
 
   Returns:
     What `results.json` holds: `val` and `test` (`accuracy`, `top5`, `loss`, `examples`, or those of
     `vit_jax.evaluation.retrieval`; of the best checkpoint), `metric` (the name of the evaluator's
     main score), `best_step`, `steps` and `seconds` (across continuations), `images_per_second`
-    (training alone; None if no step was timed), `parameters`, with `config.ema_decay` also
+    (training alone; None if no step was timed), `parameters`, `goodput` and `time` (where the wall
+    time went, see `vit_jax.training.goodput`), with `config.ema_decay` also
     `test_raw`, of the weights that are not averaged, and `1-nn` if `config.baseline` asks for it
     (see `vit_jax.evaluation.baseline.compare`).
 
@@ -76,6 +82,9 @@ def train_and_evaluate(
     Diverged: at a loss or gradient that is not finite, unless `config.nan_policy` goes on; the
       checkpoint before it stands.
     Stopped: after SIGTERM, SIGINT or SIGHUP, with everything saved.
+
+  A run in which nothing has finished for twice `config.stall_timeout` ends this process, with exit
+  code 69: see `vit_jax.training.watchdog`.
   """
   started = time.monotonic()
   plan = plan_lib.make_plan(config)
@@ -91,10 +100,11 @@ def train_and_evaluate(
     released.check(plan.model.name, plan.pretrained_dir, plan.model_or_filename, plan.dataset)
   data = run_data.open_run_data(plan, workdir, earlier)
   plan = data.planned(plan)
+  profiling.check(profile, plan.total_steps)
   if earlier:
     restore.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
     is_judged_anew = earlier.splits["test"] != plan.pp.test or "test" in data.changes
-    if (results := _finished(workdir, plan)) and not is_judged_anew:
+    if (results := results_lib.finished(workdir, plan)) and not is_judged_anew:
       log.info("%s is finished; use another workdir to train again", workdir)
       return results
     if "train" in data.changes and resume != "changed-data":
@@ -103,8 +113,13 @@ def train_and_evaluate(
         f"({data.changes['train']}); add --resume=changed-data to go on with those that are there "
         "now, or use another workdir."
       )
-  with room.explained(plan, mesh, len(data.dataset.class_names)):
-    return _run(plan, mesh, data, workdir, earlier, started=started)
+  with (
+    room.explained(plan, mesh, len(data.dataset.class_names)),
+    profiling.server(profile_port),
+    Phases(started) as phases,
+    Watchdog(phases, workdir, plan.stall_timeout),
+  ):
+    return _run(plan, mesh, data, workdir, earlier, phases, profile)
 
 
 def _run(
@@ -113,8 +128,8 @@ def _run(
   data: run_data.RunData,
   workdir: epath.Path,
   earlier: restore.RunInfo | None,
-  *,
-  started: float,
+  phases: Phases,
+  profile: profiling.Steps | None,
 ) -> dict[str, Any]:
   """The run itself. Releases the device memory when it fails."""
   if plan.baseline and jax.process_count() > 1:
@@ -159,21 +174,13 @@ def _run(
     rows=rows,
   ).iterator()
 
-  with (
-    Checkpointer(
-      workdir / restore.CHECKPOINTS,
-      metric=info.best_by,
-      keep_last=plan.keep_last,
-      keep_every=plan.keep_every,
-    ) as checkpointer,
-    Stream(
-      open_at,
-      batch=plan.batch,
-      shares=shares,
-      name=plan.dataset,
-      stall_timeout=plan.stall_timeout,
-    ) as stream,
-  ):
+  with Checkpointer(
+    workdir / restore.CHECKPOINTS,
+    metric=info.best_by,
+    keep_last=plan.keep_last,
+    keep_every=plan.keep_every,
+  ) as checkpointer:
+    stream = Stream(open_at, batch=plan.batch, shares=shares)
     restore.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None
     if start is None:
@@ -193,6 +200,8 @@ def _run(
     else:
       saved = checkpointer.saved(start)
       timer = saved["timer"]
+      spent = saved.get("spent", {"other": timer["seconds"]})  # As an older version has saved it.
+      phases.continue_from(spent, saved.get("saved_at"))
       same = stream.continue_from(saved["stream"])
       state = checkpointer.restore(start, target, stream.iterator if same else None)
       log.info("continuing %s at step %d of %d", workdir, start, plan.total_steps)
@@ -206,51 +215,76 @@ def _run(
         every=plan.progress_every,
         start_step=start,
         timer=timer,
-        started=started,
+        started=phases.started,
       ) as progress,
+      profiling.Trace(workdir, profile, progress.say) as trace,
+      goodput_lib.Goodput(phases) as goodput,
     ):
-      guard = Guard(plan.nan_policy, progress.say)
+
+      def evaluate(step: int, label: str, variables: Any) -> dict[str, float | int]:
+        with phases.phase("evaluation", f"the evaluation of {label} at step {step}"):
+          scores = evaluator(label.removesuffix("_raw"), variables)
+        progress.evaluated(step, label, scores)
+        return scores
+
+      guard, clock = Guard(plan.nan_policy, progress.say), SaveClock(plan.checkpoint_minutes, mesh)
       step = start
       while step < plan.total_steps:
         step += 1
-        # No name for the batch, which would keep it on the devices during an evaluation.
-        state, metrics = train_step(
-          state, resize(step, mesh_lib.place_batch(next(stream), mesh)), fixed
-        )
+        phases.turn("steps", f"the steps up to {step}")
+        with trace.step(step):
+          # No name for the batch, which would keep it on the devices during an evaluation.
+          state, metrics = train_step(
+            state,
+            resize(step, mesh_lib.place_batch(goodput.next_batch(stream, plan.dataset), mesh)),
+            fixed,
+          )
+        goodput.dispatched(metrics["loss"])
         progress.update(step, metrics)
+        if trace.ends(step):
+          with progress.paused(), phases.phase("other", "the profile", watched=False):
+            trace.end()
+          goodput.resume()
         guard.update(step, metrics)
         checkpointer.poll()
         last = step == plan.total_steps
         evaluates = "val" in evaluator and (last or _due(step, plan.eval_every))
         stops = stop.reached()
-        saves = last or stops or _due(step, plan.checkpoint_every)
+        saves = last or stops or _due(step, plan.checkpoint_every) or clock.due(step)
         if evaluates or saves:
           guard.flush()
         if guard.bad_step is not None:
-          checkpointer.wait()
-          if guard.goes_back(checkpointer.last_step):
-            step, state = checkpointer.last_step, None  # There may be no room for two.
-            state = checkpointer.restore(step, target)
-            progress.rewind(step)
-            continue
+          with phases.phase("other", "the way back to a checkpoint", watched=False):
+            checkpointer.wait()
+            if guard.goes_back(checkpointer.last_step):
+              step, state = checkpointer.last_step, None  # There may be no room for two.
+              state = checkpointer.restore(step, target)
+              progress.rewind(step)
+              clock.restart()
+              goodput.resume()
+              continue
         if not evaluates and not saves:
           continue
-        with progress.paused():
-          scores = evaluator("val", state.result) if evaluates else None
-          if scores:
-            progress.evaluated(step, "val", scores)
-            if plan.ema_decay is not None:
-              progress.evaluated(step, "val_raw", evaluator("val", state.variables))
+        with progress.paused(), goodput.paused() as seconds:
+          progress.timed(step, seconds)
+          scores = evaluate(step, "val", state.result) if evaluates else None
+          if scores and plan.ema_decay is not None:
+            evaluate(step, "val_raw", state.variables)
           if saves or checkpointer.is_better(scores):
-            saved = {"plan": plan.to_dict(), "timer": progress.timer, "stream": stream.position}
-            saved["run"] = info.to_dict()
-            checkpointer.save(step, state, stream.iterator, saved, scores)
+            with phases.phase("saving", f"the save of step {step}"):
+              saved = {"plan": plan.to_dict(), "timer": progress.timer, "stream": stream.position}
+              saved |= {"run": info.to_dict(), "spent": phases.spent(), "saved_at": time.time()}
+              checkpointer.save(step, state, stream.iterator, saved, scores)
             guard.rollbacks = 0
+            clock.restart()
         if stops and not last:
-          checkpointer.wait()
+          with phases.phase("saving", f"the save of step {step}"):
+            checkpointer.wait()
           raise Stopped(f"Stopped at step {step} with all saved; run the same command to continue.")
 
-      checkpointer.wait()
+      phases.turn("other", "the end of the run", watched=False)
+      with phases.phase("saving", "the last save"):
+        checkpointer.wait()
       results, fixed = {}, None
       best = checkpointer.best_step
       if best != plan.total_steps:
@@ -259,11 +293,9 @@ def _run(
       if scores := checkpointer.metrics(best):
         results["val"] = scores
       if "test" in evaluator:
-        results["test"] = evaluator("test", state.result)
-        progress.evaluated(best, "test", results["test"])
+        results["test"] = evaluate(best, "test", state.result)
         if plan.ema_decay is not None:
-          results["test_raw"] = evaluator("test", state.variables)
-          progress.evaluated(best, "test_raw", results["test_raw"])
+          results["test_raw"] = evaluate(best, "test_raw", state.variables)
         if plan.baseline:
           right = evaluator.right("test", state.result)
           results["1-nn"] = compared = baseline.compare(
@@ -281,54 +313,13 @@ def _run(
         "images_per_second": progress.images_per_second,
         "seconds": progress.timer["seconds"],
         "parameters": parameters,
+        **goodput.result(),
       }
+      progress.say(goodput_lib.in_words(results))
     if jax.process_index() == 0:
-      _write_results(workdir, results, plan)
+      results_lib.write(workdir, results, plan)
   return results
 
 
 def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
-
-
-def _finished(workdir: epath.Path, plan: plan_lib.Plan) -> dict[str, Any] | None:
-  """The results of a run that is complete; None if it is not, or if they cannot be read."""
-  path = workdir / RESULTS
-  if not path.exists():
-    return None
-  try:
-    results = files.read_object(path)
-    _check_results(results)
-  except (OSError, ValueError) as error:
-    reason = getattr(error, "strerror", None) or error
-    log.warning("%s is damaged (%s); the best checkpoint is evaluated again", path, reason)
-    return None
-  return results if results.get("steps") == plan.total_steps else None
-
-
-def _check_results(results: Mapping[str, Any]) -> None:
-  """Raises ValueError unless scores are numbers or null, and the metric is one of them."""
-  is_number = lambda value: value is None or (type(value) in (int, float) and math.isfinite(value))
-  scores = [v for k, v in results.items() if k in ("val", "test") or isinstance(v, dict)]
-  right = all(isinstance(own, dict) and all(map(is_number, own.values())) for own in scores)
-  known = [name for own in scores if right for name in own]
-  named = results.get("metric") in known or not known
-  if not (right and named and type(results.get("best_step")) is int):
-    raise ValueError("it is not what a run writes")
-
-
-def _write_results(workdir: epath.Path, results: Mapping[str, Any], plan: plan_lib.Plan) -> None:
-  """Writes `curves.png`, without which a run is complete too, and `results.json`."""
-  try:
-    progress_lib.plot_curves(workdir, results["metric"], plan)
-  except OSError as error:
-    log.warning("%s cannot be written (%s)", workdir / progress_lib.CURVES, error.strerror or error)
-  try:
-    files.write_atomically(workdir / RESULTS, to_json(results, indent=2) + "\n")
-  except OSError as error:
-    if error.errno == errno.ENOSPC:
-      raise
-    raise UserError(
-      f"{workdir / RESULTS} cannot be written ({error.strerror or error}); remove what is in its "
-      "place and run the same command again: the run is complete and saved."
-    ) from error

@@ -27,6 +27,7 @@ from vit_jax.training.plan import MeshPlan
 
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")  # The axes over which examples are split.
+BATCH_PLACED = "/vit_jax/batch_placed"  # What listeners of `jax.monitoring` hear of each batch.
 
 
 def make_mesh(
@@ -146,4 +147,5 @@ def on_mesh(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 def place_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """Puts this process's share of a batch (a tree of NumPy arrays) on the devices."""
   sharding = batch_sharding(mesh)
+  jax.monitoring.record_event(BATCH_PLACED)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

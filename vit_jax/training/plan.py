@@ -185,6 +185,9 @@ class Plan:
   batch_eval: int = key(512, AT_LEAST_1)
   eval_every: int = key(100, NOT_NEGATIVE)
   checkpoint_every: int = key(1000, NOT_NEGATIVE)
+  checkpoint_minutes: float = key(
+    0.0, NOT_NEGATIVE
+  )  # Also when so many have passed since the last.
   # Checkpoints, beside the best one: if the last is damaged, the other is used.
   keep_last: int = key(2, Range(2), advice=", so that a run survives damage to its last checkpoint")
   keep_every: int = key(0, NOT_NEGATIVE)  # Those of multiples of this step are kept for good.
@@ -195,7 +198,8 @@ class Plan:
   # At a loss, gradient or update that is not finite: end; leave the step's update out; or go back
   # to the last checkpoint, and on with other data.
   nan_policy: Literal["stop", "skip", "rollback"] = "stop"
-  # Seconds without a batch after which the loader is named.
+  # Seconds without any progress after which the stacks are written; after twice as many the run
+  # ends. See `training.watchdog`.
   stall_timeout: float = key(300.0, POSITIVE)
   mesh: MeshPlan = MeshPlan()
 

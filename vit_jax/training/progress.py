@@ -182,6 +182,11 @@ class Progress:
     told = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "examples")
     self.say(f"step {step}  {split}: {told}  ({metrics['examples']} examples)")
 
+  def timed(self, step: int, seconds: Mapping[str, float]) -> None:
+    """Records where the time of an interval went, for TensorBoard alone; see `goodput`."""
+    if self._writes and self._events:
+      self._events.write(step, seconds)
+
   def say(self, line: str) -> None:
     """Prints a line above the bar, in the first process."""
     if self._writes:

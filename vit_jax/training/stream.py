@@ -1,12 +1,10 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training batches of this process: where they stand, and a word when they don't come."""
+"""The training batches of this process, and where they stand."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,58 +24,25 @@ class Stream:
     iterator: Grain's, whose state is saved.
   """
 
-  def __init__(
-    self,
-    open_at: Callable[[int], Any],
-    *,
-    batch: int,
-    shares: int,
-    name: str,
-    stall_timeout: float,
-  ):
+  def __init__(self, open_at: Callable[[int], Any], *, batch: int, shares: int):
     """Opens the stream at its beginning.
 
     Args:
       open_at: gives this process's iterator that leaves out so many examples of all processes.
       batch: examples of a step, of all processes.
       shares: into how many parts the stream is read.
-      name: of the data, for the word on a stall.
-      stall_timeout: seconds after which waiting for a batch is worth a word; 0 for never.
     """
     self._open_at, self._batch, self._shares = open_at, batch, shares
-    self._name, self._stall_timeout = name, stall_timeout
     self._first = self._taken = 0
-    self._waits_since: float | None = None
-    self._closed = threading.Event()
     self.iterator = open_at(0)
 
-  def __enter__(self) -> Stream:
-    if self._stall_timeout > 0:
-      threading.Thread(target=self._watch, daemon=True).start()
+  def __iter__(self) -> Stream:
     return self
 
-  def __exit__(self, *exc: object) -> None:
-    self._closed.set()
-
   def __next__(self) -> Any:
-    self._waits_since = time.monotonic()
     batch = next(self.iterator)
-    self._waits_since = None
     self._taken += 1
     return batch
-
-  def _watch(self) -> None:
-    """Says that a batch does not come, again after each time-out."""
-    said = 0.0
-    while not self._closed.wait(min(1.0, self._stall_timeout / 4)):
-      since, now = self._waits_since, time.monotonic()
-      if since is not None and now - max(since, said) > self._stall_timeout:
-        said = now
-        log.warning(
-          "no training batch for %d s: reading %s hangs; look at its disk or network, or raise "
-          "config.threads",
-          *(now - since, self._name),
-        )
 
   @property
   def position(self) -> dict[str, int]:

@@ -36,6 +36,8 @@ _WORDS = {
   "weights",
   "checkpoint_every": "ckpt_every ckpt_steps checkpoint_interval checkpoint_steps save_every "
   "save_interval save_steps",
+  "checkpoint_minutes": "checkpoint_interval_minutes ckpt_minutes save_interval_minutes "
+  "save_minutes",
   "cutmix": "cutmix_alpha cutmix_prob",
   "dataset": "data data_path data_folder dataset_dir dataset_name train_dir",
   "decay_type": "lr_schedule lr_scheduler sched schedule scheduler",
