@@ -168,6 +168,8 @@ def test_each_run_is_one_that_vit_jax_starts(notes, started):
   for options, planned in started:
     planned.check_devices(512)  # No recipe has more.
     assert planned.dataset == "imagenet2012" and planned.tfds_data_dir
+    rented = planned.tfds_data_dir.startswith("gs://")  # And taken away within seconds.
+    assert (planned.checkpoint_minutes > 0) == rented
     assert options.distributed + (options.coordinator is not None) == (planned.mesh.fsdp == 1)
   named = [o for o, _ in started if o.coordinator]
   assert [(o.processes, o.process) for o in named] == [(32, 9), *((4, i) for i in range(4))]
