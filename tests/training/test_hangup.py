@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -13,10 +14,16 @@ import sys
 import threading
 
 import pytest
-from test_processes import CONFIG, HERE, wait_for_step
+from test_processes import wait_for_step
 
 from vit_jax.training import hangup
 from vit_jax.training.preemption import StopSignal
+
+CONFIG = """
+import tiny_run
+def get_config():
+  return tiny_run.config(total_steps=4000, checkpoint_every=20, eval_every=0, progress_every=1)
+"""
 
 # Makes what is its standard input the terminal of a new session, and goes on as another program.
 ON_A_TERMINAL = """\
@@ -56,9 +63,9 @@ class Terminal:
 @contextlib.contextmanager
 def runs(folder, count, *options):
   """Starts the same run `count` times, each on a terminal of its own."""
-  changes = dict(total_steps=4000, checkpoint_every=20, eval_every=0, progress_every=1)
-  (folder / "config.py").write_text(CONFIG.format(changes=changes, fsdp=1, tensor=1, poisoned=()))
-  path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+  (folder / "config.py").write_text(CONFIG)
+  tests = pathlib.Path(__file__).parents[1]
+  path = os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])
   command = ["-m", "vit_jax.cli.app", "train", f"--config={folder}/config.py"]
   command.append(f"--workdir={folder}/run")
   terminals = [
