@@ -4,6 +4,7 @@
 
 import collections
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -151,3 +152,18 @@ def test_nothing_drops_less_than_it_says(name):
 
   jax.eval_shape(forward, jax.random.key(0))
   assert +found == collections.Counter(expected)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("name, depth", [("ViT-Ti_16", "num_layers"), ("Mixer-S_16", "num_blocks")])
+def test_what_is_kept_for_the_way_back_is_as_remat_says(name, depth, scan_layers):
+  kept = {}
+  for remat in ("none", "dots", "full"):
+    fields = {depth: 3, "num_classes": 2, "remat": remat, "scan_layers": scan_layers}
+    model = vit_jax.create_model(name, **fields)
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x, model=model: model.init(jax.random.key(0), x), images)
+    back = lambda v, x, model=model: jax.vjp(lambda v: model.apply(v, x), v)[1]
+    shapes = jax.tree.leaves(jax.eval_shape(back, variables, images))
+    kept[remat] = sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
+  assert kept["full"] < kept["dots"] < kept["none"], kept
