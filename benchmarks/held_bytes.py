@@ -7,8 +7,9 @@ r"""Bytes on a device in each phase of a run, counted and as `vit-jax plan` says
 
 Fine-tunes two layers of a ViT-Ti/16 for six steps, with AdamW and an average of the weights,
 on scikit-learn's digits. In each phase it adds up all arrays that JAX knows (`jax.live_arrays`), on
-the device that has the most of them; what programs need while they run is not among them. The
-first evaluation is made the best, so that the end has to restore a checkpoint.
+the device that has the most of them; what programs need while they run is not among them. What the
+program of a training step needs is what its compiler says (`memory_analysis`). The first evaluation
+is made the best, so that the end has to restore a checkpoint.
 """
 
 import argparse
@@ -26,6 +27,8 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument("--devices", type=int, default=1)
   parser.add_argument("--fsdp", type=int, default=1, help="parts of the state")
+  parser.add_argument("--tensor", type=int, default=1, help="parts of each layer")
+  parser.add_argument("--accum", type=int, default=1, help="parts of a batch")
   parser.add_argument("--scratch", action="store_true", help="without weights to start from")
   parser.add_argument("--teacher", action="store_true", help="of the student's size, in each step")
   parser.add_argument("--model", type=json.loads, default={}, help="fields of the ViT, as JSON")
@@ -36,18 +39,19 @@ def main() -> None:
   count = f"--xla_force_host_platform_device_count={arguments.devices}"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}"
   with tempfile.TemporaryDirectory() as folder:
-    run, plan = measure(arguments, folder)
+    found = measure(arguments, folder)
   if arguments.json:
-    print(json.dumps({"run": run, "plan": plan}))
+    print(json.dumps(found))
     return
-  print(f"{'phase':<28}{'MB in the run':>15}{'MB by plan':>15}")
-  for phase, size in run.items():
-    planned = f"{plan[phase] / 1e6:,.3f}" if phase in plan else "-"
-    print(f"{phase:<28}{size / 1e6:>15,.3f}{planned:>15}")
+  print(f"{'':<28}{'MB in the run':>15}{'MB by plan':>15}")
+  run, plan = ({**found[of]["arrays"], **found[of]["program"]} for of in ("run", "plan"))
+  for what, size in run.items():
+    planned = f"{plan[what] / 1e6:,.3f}" if what in plan else "-"
+    print(f"{what:<28}{size / 1e6:>15,.3f}{planned:>15}")
 
 
-def measure(arguments: argparse.Namespace, folder: str) -> tuple[dict[str, int], dict[str, int]]:
-  """The most bytes on a device in each phase: of a run, and by its plan."""
+def measure(arguments: argparse.Namespace, folder: str) -> dict[str, dict[str, dict[str, int]]]:
+  """Bytes on a device, of a run and by its plan: of arrays by phase, and of the step's program."""
   import jax
 
   import vit_jax
@@ -62,7 +66,8 @@ def measure(arguments: argparse.Namespace, folder: str) -> tuple[dict[str, int],
     **dict(total_steps=6, warmup_steps=1, base_lr=1e-4, batch=64, batch_eval=64),
     **dict(eval_every=3, checkpoint_every=0, progress_every=1),
     optim=dict(name="adamw"),
-    mesh=dict(data=-1, fsdp=arguments.fsdp, max_whole=1.0),
+    mesh=dict(data=-1, fsdp=arguments.fsdp, tensor=arguments.tensor, max_whole=1.0),
+    accum_steps=arguments.accum,
     ema_decay=0.99,
   )
   if arguments.teacher:
@@ -77,15 +82,26 @@ def measure(arguments: argparse.Namespace, folder: str) -> tuple[dict[str, int],
     vit_jax.save_checkpoint(config["checkpoint"], made, variables)
     del variables, images
   planned = report.dry_run(config, chips.parse(f"cpu:{arguments.devices}"), classes=10)
-  held = getattr(planned, "held", None)  # Not in earlier versions.
-  plan = {"a step": planned.memory.arguments}
-  if held:
-    plan = {"a step": held.step, "an evaluation": held.evaluation, "the end": held.end}
+  held, memory = planned.held, planned.memory
+  plan = {
+    "arrays": {
+      "a step": held.step,
+      "saving": held.saving,
+      "an evaluation": held.evaluation,
+      "the end": held.end,
+    },
+    "program": {name: getattr(memory, name) for name in PROGRAM},
+  }
   del planned
-  found = collections.Counter()
-  with watched(lambda phase: found.update({phase: max(0, on_a_device() - found[phase])})):
+  found, program = collections.Counter(), {}
+  note = lambda phase: found.update({phase: max(0, on_a_device() - found[phase])})
+  with watched(note, program):
     loop.train_and_evaluate(config, os.path.join(folder, "run"))
-  return dict(found), plan
+  return {"run": {"arrays": dict(found), "program": program}, "plan": plan}
+
+
+# By our name, that of `memory_analysis`.
+PROGRAM = {"arguments": "argument", "outputs": "output", "aliased": "alias", "temporaries": "temp"}
 
 
 def on_a_device() -> int:
@@ -101,12 +117,17 @@ def on_a_device() -> int:
 
 
 @contextlib.contextmanager
-def watched(note: Callable[[str], None]):
-  """Calls `note` with the phase before each step and batch to evaluate, and after restoring."""
+def watched(note: Callable[[str], None], program: dict[str, int]):
+  """Calls `note` with the phase before each step and batch to evaluate, and after restoring.
+
+  And for each array that is saved. `program` gets the memory of the training step's program.
+  """
+  from orbax.checkpoint._src.serialization import replica_slices
+
   from vit_jax.evaluation import classification
   from vit_jax.training import checkpointing, loop
 
-  phases, evaluations = ["an evaluation"], []
+  phases, evaluations, slice_of = ["an evaluation"], [], replica_slices.ReplicaSlice.data
   make_step, make_eval_step = loop.make_planned_step, classification.make_eval_step
   save, restore = checkpointing.Checkpointer.save, checkpointing.Checkpointer.restore
   evaluate = classification.Evaluator.__call__
@@ -122,6 +143,24 @@ def watched(note: Callable[[str], None]):
     save(self, *arguments)
     self.wait()  # What is still to be written lies on the host, which here is the device.
 
+  def slicing(self: Any) -> Any:
+    part = slice_of(self)
+    note("saving")
+    return part
+
+  def compiled_step(*given: Any) -> Callable:
+    step, compiled = make_step(*given), []
+
+    def call(*arguments: Any) -> Any:
+      note("a step")
+      if not compiled:
+        compiled.append(step.lower(*arguments).compile())
+        sizes = compiled[0].memory_analysis()
+        program.update({k: getattr(sizes, f"{v}_size_in_bytes") for k, v in PROGRAM.items()})
+      return compiled[0](*arguments)
+
+    return call
+
   def restoring(*arguments: Any) -> Any:
     state = restore(*arguments)
     if evaluations:  # Else it is the teacher's.
@@ -134,7 +173,8 @@ def watched(note: Callable[[str], None]):
     return evaluate(self, split, variables) | {"accuracy": 1 / len(evaluations)}
 
   new = [
-    (loop, "make_planned_step", lambda *given: noting(make_step(*given), lambda: "a step")),
+    (loop, "make_planned_step", compiled_step),
+    (replica_slices.ReplicaSlice, "data", slicing),
     (
       classification,
       "make_eval_step",

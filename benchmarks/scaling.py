@@ -4,10 +4,12 @@ r"""How far do ViTs of four sizes scale on TPUs? By simulation, from 1 to 4,096 
 
     python benchmarks/scaling.py
 
-Compiles the training step of each model for slices that are not here, as `vit-jax plan` does, and
-estimates its time. It needs `pip install "vit_jax[tpu]"`, and one to five minutes a row on two CPU
-cores; a row is kept as soon as it is known, so that the same command goes on after an
-interruption. docs/scale.md shows the tables and says what they rest on.
+Compiles the training step of each model for slices that are not here, as `vit-jax plan --scan`
+does, and estimates its time. It needs `pip install "vit_jax[tpu]"`, and one to five minutes a row
+on two CPU cores; a row is kept as soon as it is known, so that the same command goes on after an
+interruption. Where estimates have come to rest on other assumptions since a row was kept, its time
+is estimated anew from what was kept of its program. docs/scale.md shows the tables and says what
+they rest on.
 """
 
 import argparse
@@ -18,7 +20,10 @@ import multiprocessing
 import os
 import pathlib
 
+import numpy as np
 from machine import machine
+
+from vit_jax.dry_run.roofline import ASSUMPTIONS
 
 MODELS = {"B/16": "b16", "L/16": "l16", "H/14": "h14", "G/14": "G14"}
 BATCH = 4_096  # Table 3 of arXiv:2010.11929.
@@ -27,23 +32,32 @@ AT_A_TIME = 64  # Images on a chip; a larger share of the batch is accumulated i
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One dry run: a model on slices, with its state whole on each chip or in `fsdp` parts."""
+  """One dry run: a model on slices, with its state whole on each chip or in `fsdp` parts.
+
+  From scratch with AdamW at the batch of the tables; or, with `finetune`, as its preset fine-tunes
+  it on ImageNet at 224 pixels, with that batch, and everything recomputed on the way back.
+  """
 
   model: str
   topology: str
   slices: int = 1
   fsdp: int = 1
+  finetune: int = 0
 
   @property
   def name(self) -> str:
     """As its line in a table begins."""
     slices = f" x {self.slices}" if self.slices > 1 else ""
-    return f"{self.model} {self.topology}{slices}" + f" fsdp={self.fsdp}" * (self.fsdp > 1)
+    parts = f" fsdp={self.fsdp}" * (self.fsdp > 1) + f" batch={self.finetune}" * bool(self.finetune)
+    return f"{self.model} {self.topology}{slices}{parts}"
 
   @property
   def key(self) -> str:
     """Its name in the results."""
-    return " ".join(f"{name}={value}" for name, value in dataclasses.asdict(self).items())
+    fields = dataclasses.asdict(self)
+    if not self.finetune:
+      del fields["finetune"]
+    return " ".join(f"{name}={value}" for name, value in fields.items())
 
 
 SLICES = ("1x1x1", "4x4x4", "8x8x8", "16x16x16", "2x2x2")  # Of v5p.
@@ -51,6 +65,12 @@ STRONG = [Row(model, f"v5p:{shape}") for shape in SLICES for model in MODELS]
 # With `fsdp` along one side of the slice.
 SHARDED = [Row(model, "v5p:16x16x16", fsdp=16) for model in ("B/16", "G/14")]
 PODS = [Row("B/16", "v5e:16x16", slices) for slices in (1, 4, 16)]
+EXAMPLES = [
+  Row("L/16", "v5e:4x4", fsdp=4, finetune=1024),
+  Row("H/14", "v5e:8x8", fsdp=16, finetune=4096),
+  Row("G/14", "v5p:4x4x4", fsdp=8, finetune=4096),
+]
+ROWS = [*STRONG, *SHARDED, *PODS, *EXAMPLES]
 
 
 def parts(chips: int) -> int:
@@ -72,12 +92,54 @@ def plan_row(row: Row) -> dict:
   from vit_jax.dry_run import report
 
   config = vit.get_config(f"{MODELS[row.model]},imagenet2012")
-  common.set_imagenet_from_scratch(config, batch=BATCH, warmup_epochs=5)
-  config.pretrained_dir = None
-  config.mixup = config.cutmix = 0.0  # Not the paper's; they would send images between chips.
-  config.model.update(dtype="bfloat16", remat="dots", dropout_rate=0.0)
-  config.accum_steps = parts(topology.size)
-  return report.dry_run(config, topology, mesh={"fsdp": row.fsdp}).to_dict()
+  if row.finetune:
+    config.batch = config.batch_eval = row.finetune
+    config.accum_steps, config.pp.crop = 1, 224
+  else:
+    common.set_imagenet_from_scratch(config, batch=BATCH, warmup_epochs=5)
+    config.pretrained_dir = None
+    config.mixup = config.cutmix = 0.0  # Not the paper's; they would send images between chips.
+    config.accum_steps = parts(topology.size)
+  remat = "full" if row.finetune else "dots"
+  config.model.update(dtype="bfloat16", remat=remat, dropout_rate=0.0)
+  return report.dry_run(config, topology, mesh={"fsdp": row.fsdp}, scan=True).to_dict()
+
+
+def estimate_row(kept: dict) -> dict:
+  """The row with its time estimated anew, in a process that has not used JAX.
+
+  Of collectives whose single sizes were not kept all are taken to have the same.
+  """
+  from vit_jax.dry_run import chips
+
+  topology = chips.parse(kept["topology"], kept["slices"])
+  devices = chips.devices(topology)
+
+  from vit_jax.dry_run import roofline
+  from vit_jax.training import mesh as mesh_lib
+  from vit_jax.training.plan import MeshPlan
+
+  mesh = mesh_lib.make_mesh(MeshPlan(**kept["mesh"]), devices)
+  flops, numbers = kept["flops"], np.arange(mesh.size).reshape(mesh.devices.shape)
+  found = []
+  for one in kept["collectives"]:
+    along = tuple(slice(None) if axis in one["axes"] else 0 for axis in mesh_lib.AXES)
+    group = tuple(numbers[along].ravel()[: one["group_size"]].tolist())
+    sizes = tuple(map(tuple, one.get("sizes", ())))
+    of = (one["kind"], tuple(one["axes"]), group, one["count"], one["bytes"], sizes)
+    found.append(roofline.Collective(*of))
+  share = flops["peak_equivalent"] / kept["devices"]
+  estimate = roofline.estimate(
+    topology,
+    list(mesh.devices.flat),
+    operations=kept.get("operations_per_device", share),
+    model_flops=flops["model"],
+    bytes_accessed=kept["bytes_accessed_per_device"],
+    collectives=found,
+    batch=kept["batch"],
+    total_steps=kept["total_steps"],
+  )
+  return {**kept, "estimate": estimate.to_dict(), "assumptions": roofline.ASSUMPTIONS}
 
 
 def save(path: pathlib.Path, results: dict) -> None:
@@ -175,6 +237,8 @@ def tables(rows: dict[str, dict]) -> str:
     first = lambda row: rows[PODS[0].key] if row in PODS else of(row.model, "1x1x1")
     lines = [(row.name, *line(rows[row.key], first(row))) for row in chosen]
     shown.append(table(("", *TITLES), lines))
+  lines = [(row.name, *line(rows[row.key], rows[row.key])[:-2]) for row in EXAMPLES]
+  shown.append(table(("", *TITLES[:-2]), lines))
   found = {m: balance(*(of(m, shape) for shape in ("1x1x1", "16x16x16", "8x8x8"))) for m in MODELS}
   titles = [f"{name}>" for name in found["B/16"]]
   lines = [(model, *(f"{x:.2f}" for x in values.values())) for model, values in found.items()]
@@ -188,14 +252,16 @@ def main() -> None:
   results = {"machine": machine("jax", "libtpu"), "rows": {}}
   if arguments.out.exists():
     results = json.loads(arguments.out.read_text())
-  for row in (*STRONG, *SHARDED, *PODS):
-    if row.key in results["rows"]:
+  for row in ROWS:
+    kept = results["rows"].get(row.key)
+    if kept and kept.get("assumptions") == ASSUMPTIONS:
       continue
     print(row.key, flush=True)
     # A dry run wants a process that has not used JAX.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
-      results["rows"][row.key] = process.submit(plan_row, row).result()
+      work = (estimate_row, kept) if kept else (plan_row, row)
+      results["rows"][row.key] = process.submit(*work).result()
     save(arguments.out, results)
   print(tables(results["rows"]))
 

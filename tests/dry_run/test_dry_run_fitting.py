@@ -13,7 +13,7 @@ import pytest
 import small_lit
 
 from vit_jax.cli import configuration
-from vit_jax.dry_run import chips, fitting, report, search
+from vit_jax.dry_run import chips, fitting, report, search, step
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import make_plan
 
@@ -107,14 +107,16 @@ def compiler(monkeypatch, measured):
     tried.append(plan)
     return plan
 
-  def compile_step(plan):
+  def compile_run(plan, room):
     total, refused = compiler.needs(plan)
-    return types.SimpleNamespace(memory=types.SimpleNamespace(total=total), refused=refused)
+    needs = {"a step": total, "saving": 0, "an evaluation": compiler.evaluation(plan)}
+    memory = types.SimpleNamespace(total=total)
+    return step.Run(types.SimpleNamespace(memory=memory, refused=refused), None, needs)
 
-  compiler = types.SimpleNamespace(tried=tried)
-  monkeypatch.setattr(fitting.search, "measure", lambda *unused: measured)
+  compiler = types.SimpleNamespace(tried=tried, evaluation=lambda plan: 0)
+  monkeypatch.setattr(fitting, "measure", lambda *unused: measured)
   monkeypatch.setattr(fitting.step, "trace", trace)
-  monkeypatch.setattr(fitting.step, "compile_step", compile_step)
+  monkeypatch.setattr(fitting.step, "compile_run", compile_run)
   return compiler
 
 
@@ -131,11 +133,23 @@ def test_the_first_that_fits_ends_the_search(compiler, measured):
     return round(measured.memory(at(plan.accum_steps, remat))), False
 
   compiler.needs = needs
-  room = round(measured.memory(at(4)))
+  room = round(measured.memory(at(4))) + 1  # What is learned of the first is rounded too.
   trials = fitting.find(plan, mesh, 10, room)
   assert [trial.overrides for trial in trials] == [(), ("--config.accum_steps=4",)]
-  assert trials[-1].fits and trials[-1].total == room
+  assert trials[-1].fits and trials[-1].total == room - 1
   assert trials[0].total == round(measured.memory(at(1))) and not trials[0].fits
+
+
+def test_an_evaluation_that_does_not_fit_gets_smaller_batches(compiler):
+  plan = dataclasses.replace(plan_of(*QUICK), batch_eval=96)
+  mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
+  compiler.needs = lambda plan: (GIB, False)
+  # What each image needs, beside 1 GiB: 24 of them fit, and 48 do not.
+  compiler.evaluation = lambda plan: GIB + plan.batch_eval * GIB // 4
+  trials = fitting.find(plan, mesh, 10, 8 * GIB)
+  assert [trial.overrides for trial in trials] == [(), ("--config.batch_eval=24",)]
+  assert trials[-1].fits and trials[-1].total == 7 * GIB and trials[-1].keeps_batch
+  assert [plan.accum_steps for plan in compiler.tried] == [1, 1]
 
 
 def test_the_least_is_compiled_before_all_is_given_up(compiler):

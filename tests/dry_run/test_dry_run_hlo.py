@@ -4,7 +4,7 @@
 
 import pytest
 
-from vit_jax.dry_run import collectives, hlo, traffic
+from vit_jax.dry_run import collectives, flops, hlo, traffic
 
 MESH = {"replica": 1, "data": 2, "fsdp": 4, "tensor": 1}
 
@@ -237,3 +237,89 @@ ENTRY %main (p: f32[12,100], i: s32[]) -> f32[12,100] {
 """
   copied, sliced, again, updated = 12 * 100 * 4, 400, 400 + 400, 400
   assert traffic.bytes_accessed(hlo.Program(text)) == copied + sliced + again + updated
+
+
+def operations(text):
+  return flops.of_program(hlo.Program(text))
+
+
+def test_operations_of_a_device_are_those_of_its_products():
+  text = """\
+HloModule m
+
+%inside (p: f32[12,34], w: f32[34,56]) -> f32[12,56] {
+  %p = f32[12,34]{1,0} parameter(0)
+  %w = f32[34,56]{1,0} parameter(1)
+  ROOT %d = f32[12,56]{1,0} dot(%p, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (p: f32[12,34], w: f32[34,56], q: bf16[2,3,5,7], k: bf16[2,3,9,7]) -> f32[12,56] {
+  %p = f32[12,34]{1,0} parameter(0)
+  %w = f32[34,56]{1,0} parameter(1)
+  %q = bf16[2,3,5,7]{3,2,1,0} parameter(2)
+  %k = bf16[2,3,9,7]{3,2,1,0} parameter(3)
+  %a = bf16[2,3,5,9]{3,2,1,0} dot(%q, %k), lhs_batch_dims={0,1}, lhs_contracting_dims={3}, \
+rhs_batch_dims={0,1}, rhs_contracting_dims={3}, operand_precision={highest,highest}
+  ROOT %f = f32[12,56]{1,0} fusion(%p, %w), kind=kOutput, calls=%inside
+}
+"""
+  one, other = 12 * 56 * 34, 2 * 3 * 5 * 9 * 7
+  assert operations(text) == 2 * (one + other)
+  # A product in float32 passes a matrix unit of bfloat16 as often as its precision asks for.
+  precise = text.replace(
+    "rhs_contracting_dims={0}\n", "rhs_contracting_dims={0}, operand_precision={high,default}\n"
+  )
+  assert operations(precise) == 2 * (3 * one + other)
+
+
+@pytest.mark.parametrize(
+  "image, kernel, result, attributes, macs",
+  [
+    # Patches of 4 x 4 pixels.
+    ("2,16,16,3", "4,4,3,8", "2,4,4,8", "window={size=4x4 stride=4x4}, b01f_01io->b01f",
+     2 * 16 * 16 * 3 * 8),
+    # The gradient of their kernel: a window of the size of the output, spread.
+    ("3,16,16,2", "4,4,2,8", "3,4,4,8", "window={size=4x4 rhs_dilate=4x4}, b01f_01io->b01f",
+     2 * 16 * 16 * 3 * 8),
+    # Padding is not multiplied: of 3 places in each of 5 x 9 windows one, or two, lie outside.
+    ("2,9,9,3", "3,3,1,6", "2,5,9,6",
+     "window={size=3x3 stride=2x1 pad=1_1x1_1}, b01f_01io->b01f, feature_group_count=3",
+     2 * 6 * (3 * 5 - 2) * (3 * 9 - 2)),
+    # A matrix product of each of 5 heads, as the TPU compiler writes it: the head is a dimension
+    # whose window meets one of its inputs alone.
+    ("5,7,11", "5,11,13", "5,7,13",
+     "window={size=5 stride=4 pad=4_4 lhs_dilate=5}, 0bf_0io->0bf", 5 * 7 * 11 * 13),
+    # None but the features: a plain product.
+    ("7,11", "11,13", "7,13", "bf_io->bf", 7 * 11 * 13),
+  ],
+)  # fmt: skip
+def test_operations_of_convolutions(image, kernel, result, attributes, macs):
+  window, labels = attributes.split(", ")[:2] if "window" in attributes else ("", attributes)
+  more = attributes.split(", ")[2:]
+  written = ", ".join(filter(None, [window, f"dim_labels={labels}", *more]))
+  text = f"""\
+HloModule m
+
+ENTRY %main (x: f32[{image}], k: f32[{kernel}]) -> f32[{result}] {{
+  %x = f32[{image}] parameter(0)
+  %k = f32[{kernel}] parameter(1)
+  ROOT %c = f32[{result}] convolution(%x, %k), {written}
+}}
+"""
+  assert operations(text) == 2 * macs
+
+
+def test_collectives_of_one_kind_keep_their_sizes():
+  text = """\
+HloModule m
+
+ENTRY %main (a: f32[8], b: f32[2]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[2]{0} parameter(1)
+  %r.1 = f32[8]{0} all-reduce(%a), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  %r.2 = f32[2]{0} all-reduce(%b), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %r.3 = f32[8]{0} all-reduce(%r.1), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+}
+"""
+  (one,) = collectives.read(hlo.Program(text), MESH)
+  assert (one.count, one.bytes, one.sizes) == (3, 72, ((32, 2), (8, 1)))

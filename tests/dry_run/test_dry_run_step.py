@@ -9,6 +9,7 @@ import pytest
 
 from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, report, step
+from vit_jax.errors import UserError
 from vit_jax.training import loop, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import step as training_step
@@ -41,8 +42,7 @@ def captured(monkeypatch, run):
   ],
 )
 def test_the_step_is_made_as_training_makes_it(monkeypatch, tmp_path, overrides):
-  # Scanned here, since a dry run always is.
-  config = configuration.parse([*QUICK, "--config.model.scan_layers=True", *overrides])
+  config = configuration.parse([*QUICK, *overrides])
   train = lambda: loop.train_and_evaluate(config, tmp_path / "run")
   theirs, their_options = captured(monkeypatch, train)
   plan, notes = report.prepare(config, ONE)
@@ -58,6 +58,19 @@ def test_the_step_is_made_as_training_makes_it(monkeypatch, tmp_path, overrides)
   values = lambda function: [cell.cell_contents for cell in function.__closure__]
   assert values(ours[0]) == values(theirs[0])
   assert ours[2](7) == theirs[2](7)
+
+
+def test_layers_are_compiled_as_the_run_has_them():
+  for scanned in (False, True):
+    config = configuration.parse([*QUICK, f"--config.model.scan_layers={scanned}"])
+    plan, notes = report.prepare(config, ONE)
+    assert step.field_values(plan, "scan_layers") == {scanned} and notes == ()
+    plan, notes = report.prepare(config, ONE, scan=True)
+    assert step.field_values(plan, "scan_layers") == {True}
+    assert notes == (() if scanned else (report.SCANNED,))
+  pooled = dict(dataset="digits", total_steps=1, warmup_steps=0, model=dict(name="PoolFormer-S12"))
+  with pytest.raises(UserError, match="--scan has no effect on PoolFormer-S12"):
+    report.prepare(pooled, ONE, scan=True)
 
 
 def test_weights_are_not_read_and_a_data_set_need_not_be_there():
@@ -139,3 +152,28 @@ def test_a_refusal_of_the_compilers_is_a_report(message, temporaries, total):
   assert compiled.memory.temporaries == temporaries
   ahead = 8 * plan.batch * (32 * 32 + 4)  # Batches of the next steps.
   assert compiled.memory.total == (total or arguments + temporaries) + ahead
+  # No time is spent on the evaluation of a run that does not fit.
+  run = step.compile_run(traced)
+  assert run.evaluation is None and not run.fits(2**60)
+
+
+def test_a_run_needs_what_its_largest_phase_does():
+  sizes = [
+    "--config.model.hidden_size=32",
+    "--config.model.mlp_dim=64",
+    "--config.model.num_heads=2",
+  ]
+  overrides = ["--config.batch=8", "--config.batch_eval=256", "--config.ema_decay=0.9", *sizes]
+  plan, _ = report.prepare(configuration.parse([*QUICK, *overrides]), ONE)
+  traced = step.trace(plan, mesh_lib.make_mesh(plan.mesh, jax.devices()[:1]), 10)
+  run = step.compile_run(traced)
+  state = sum(row.device_bytes for row in sharding.summary(traced.target, traced.mesh))
+  judged = 2 * 256 * (32 * 32 + 4 + 4)  # Two batches of images, labels and masks.
+  memory = run.evaluation.memory
+  assert run.needs["a step"] == run.step.memory.total
+  assert run.needs["saving"] == state  # There are no copies to share the work.
+  assert run.needs["an evaluation"] == state + judged + memory.working
+  # A batch 32 times as large as that of training needs more, even without gradients.
+  most = run.needs["an evaluation"]
+  assert max(run.needs.values()) == most > run.step.memory.total
+  assert run.fits(most) and not run.fits(most - 1)

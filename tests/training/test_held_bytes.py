@@ -21,6 +21,8 @@ SCALARS = 1024  # Metrics of the steps on their way, and of the evaluation.
     [],
     pytest.param(["--scratch"], marks=pytest.mark.slow),
     pytest.param(["--devices=8", "--fsdp=8"], marks=pytest.mark.slow),
+    pytest.param(["--devices=8", "--scratch"], marks=pytest.mark.slow),
+    pytest.param(["--devices=8", "--fsdp=2", "--tensor=2", "--accum=2"], marks=pytest.mark.slow),
     ["--devices=8", "--fsdp=2", "--scratch", "--teacher"],
   ],
   ids=" ".join,
@@ -32,7 +34,9 @@ def test_a_run_keeps_what_its_plan_says(arguments):
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
-  run, plan = found["run"], found["plan"]
+  # What the plan compiles is what the run does.
+  assert found["run"]["program"] == found["plan"]["program"]
+  run, plan = found["run"]["arrays"], found["plan"]["arrays"]
   assert run.keys() == plan.keys() | {"the best is restored"}
   for phase, planned in plan.items():
     assert 0 <= run[phase] - planned < SCALARS, phase

@@ -1,14 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""TPU slices by name, and what their chips are said to do.
-
-The figures are those of Google's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" under
-docs.cloud.google.com/tpu/docs, all for a chip: peak compute in bfloat16, capacity and bandwidth of
-the memory (HBM), bidirectional bandwidth of the inter-chip interconnect (ICI), and bandwidth of the
-data center network (DCN). Of v5e and v6e the DCN is given for a pod of 256 chips (6.4 and
-25.6 Tbps). Of v4's ICI the page gives the all-reduce bandwidth of a pod, 1.1 PB/s; a chip's share
-of that is half of its bidirectional bandwidth where a page gives both (v5e, v6e). The DCN of v4 is
-assumed to be v5p's.
+"""Devices to plan for, by name, and how they are described to JAX and the TPU compiler.
 
 Nothing here imports JAX before it must: `prepare` has to come first.
 """
@@ -23,49 +15,8 @@ import re
 import sys
 from typing import Any
 
+from vit_jax.dry_run.specs import CHIPS, Chip
 from vit_jax.errors import UserError, nearest
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """What is published of a chip.
-
-  Attributes:
-    name: "v5e".
-    peak: bfloat16 operations a second.
-    memory: bytes of HBM.
-    memory_bandwidth: bytes a second.
-    ici: bytes a second over all its links, both directions together.
-    dcn: bytes a second in one direction, its share of the host's network.
-    dims: dimensions of the torus.
-    ring: a dimension of a slice closes to a ring if its size is a multiple of this.
-    max_chips: of a pod.
-    example: of a slice.
-  """
-
-  name: str
-  peak: float
-  memory: int
-  memory_bandwidth: float
-  ici: float
-  dcn: float
-  dims: int
-  ring: int
-  max_chips: int
-  example: str
-
-
-_GB, _GBIT = 1e9, 1e9 / 8
-CHIPS = {
-  chip.name: chip
-  for chip in (
-    # name, peak, memory, its bandwidth, ICI, DCN, dimensions, ring, chips of a pod, example
-    Chip("v4", 275e12, 32 * 2**30, 1200 * _GB, 537 * _GB, 50 * _GBIT, 3, 4, 4096, "v4:4x4x4"),
-    Chip("v5e", 197e12, 16 * 2**30, 819 * _GB, 400 * _GB, 25 * _GBIT, 2, 16, 256, "v5e:4x4"),
-    Chip("v5p", 459e12, 95 * 2**30, 2765 * _GB, 1200 * _GB, 50 * _GBIT, 3, 4, 8960, "v5p:4x4x4"),
-    Chip("v6e", 918e12, 32 * 2**30, 1640 * _GB, 800 * _GB, 100 * _GBIT, 2, 16, 256, "v6e:4x4"),
-  )
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +24,7 @@ class Topology:
   """Devices to plan for.
 
   Attributes:
-    name: as written, "v5e:4x4" or "cpu:8".
+    name: "v5e:4x4" or "cpu:8".
     chip: None for CPU devices.
     shape: of a slice, in chips.
     slices: how many such, connected by the data center network.
@@ -86,19 +37,30 @@ class Topology:
 
   @property
   def size(self) -> int:
-    """Number of devices; a chip is one."""
+    """Number of devices."""
+    return self.chip_count * (self.chip.devices if self.chip else 1)
+
+  @property
+  def chip_count(self) -> int:
     return math.prod(self.shape) * self.slices
+
+  @property
+  def closed(self) -> tuple[bool, ...]:
+    """Along which sides links go round the ends; see `specs`."""
+    if len(self.shape) == 2:
+      return tuple(side == 16 for side in self.shape)
+    return (all(side % 4 == 0 for side in self.shape),) * len(self.shape)
 
 
 def parse(name: str, slices: int = 1) -> Topology:
-  """Reads "v5e:4x4", "v5p:8x8x16" or "cpu:8".
+  """Reads "v5e:4x4", "v5p:8x8x16", the names of products (v5litepod-16, v5p-128) and "cpu:8".
 
   Raises:
     UserError: there is no such slice.
   """
-  kind, colon, rest = name.partition(":")
   if slices < 1:
     raise UserError(f"--slices={slices} should be at least 1.")
+  kind, colon, rest = name.partition(":")
   if kind == "cpu":
     if not rest.isdigit() or not 1 <= int(rest) <= 4096 or slices > 1:
       several = f" in {slices} slices" if slices > 1 else ""
@@ -106,25 +68,31 @@ def parse(name: str, slices: int = 1) -> Topology:
         f"there is no topology {name!r}{several}; write cpu:N, as in cpu:8, without --slices."
       )
     return Topology(name, None, (int(rest),))
-  if not colon or kind not in CHIPS:
+  if not colon:
+    kind, _, rest = name.partition("-")
+  products = {own: (chip, units) for chip in CHIPS.values() for own, units in chip.products}
+  if not (kind in CHIPS if colon else kind in products and rest):
     kinds = ", ".join(chip.example for chip in CHIPS.values())
-    hint = nearest(kind, (*CHIPS, "cpu")) if colon else ""
+    hint = nearest(kind, (*CHIPS, "cpu") if colon else (*products,)) if rest else ""
     raise UserError(
       f"there is no topology {name!r}{hint or f'; write one such as {kinds}, cpu:8.'}"
     )
-  chip = CHIPS[kind]
-  shape = tuple(int(n) for n in rest.split("x")) if re.fullmatch(r"\d+(x\d+)*", rest) else ()
-  if len(shape) != chip.dims:
-    sides = "x".join("ABC"[: chip.dims])
-    raise UserError(f"topology {name!r} should be {kind}:{sides}, such as {chip.example}.")
-  sides = (1, 2, 4, 8, 16) if chip.dims == 2 else (1, 2, *range(4, 65, 4))
-  if any(side not in sides for side in shape) or math.prod(shape) > chip.max_chips:
-    allowed = "1, 2, 4, 8 or 16" if chip.dims == 2 else "1, 2 or a multiple of 4"
+  if colon:
+    chip = CHIPS[kind]
+    shape = tuple(int(n) for n in rest.split("x")) if re.fullmatch(r"\d+(x\d+)*", rest) else ()
+    if len(shape) != chip.dims:
+      sides = "x".join("ABC"[: chip.dims])
+      raise UserError(f"topology {name!r} should be {kind}:{sides}, such as {chip.example}.")
+    found = [own for own in chip.shapes(math.prod(shape)) if sorted(own) == sorted(shape)]
+  else:
+    chip, units = products[kind]
+    found = chip.shapes(int(rest) // units) if rest.isdigit() and int(rest) % units == 0 else []
+  if not found:
+    counted = "" if colon or units == 1 else f", which counts TensorCores, {units} in a chip"
     raise UserError(
-      f"there is no slice {name!r}: sides are {allowed}, and a pod of {kind} has "
-      f"{chip.max_chips:,} chips; take one such as {chip.example}."
+      f"there is no slice {name!r}{counted}: {chip.slices}; take one such as {chip.example}."
     )
-  return Topology(name, chip, shape, slices)
+  return Topology(f"{chip.name}:{'x'.join(map(str, found[0]))}", chip, found[0], slices)
 
 
 MESH_AXES = ("replica", "data", "fsdp", "tensor")  # As `training.mesh.AXES`.
@@ -139,6 +107,8 @@ def parse_mesh(text: str) -> dict[str, int]:
   sizes = {}
   for part in filter(None, text.split(",")):
     axis, _, size = part.partition("=")
+    if axis in sizes:
+      raise UserError(f"--mesh={text} names {axis} twice; give each axis one size.")
     if axis not in MESH_AXES or not re.fullmatch(r"-1|[1-9]\d*", size):
       raise UserError(
         f"--mesh={text} cannot be read at {part!r}; write sizes of {', '.join(MESH_AXES)}, such as "

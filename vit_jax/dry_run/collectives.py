@@ -10,6 +10,7 @@ Between slices it hands a collective's data to the host, in a `send` that says w
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -32,6 +33,7 @@ class Collective:
     group: the first group, as positions in the mesh's flat array of devices.
     count: how many a step runs.
     bytes: of all of them, on each device: what it gets of an all-gather, what it gives of the rest.
+    sizes: the bytes of one, and how many have so many; (): all have the same.
   """
 
   kind: str
@@ -39,12 +41,31 @@ class Collective:
   group: tuple[int, ...]
   count: int
   bytes: int
+  sizes: tuple[tuple[int, int], ...] = ()
+
+  def with_one_more(self, size: int, times: int) -> Collective:
+    """With another collective of `size` bytes, which a step runs so many times."""
+    sizes = collections.Counter(dict(self.sizes))
+    sizes[size] += times
+    count, total = self.count + times, self.bytes + size * times
+    return dataclasses.replace(self, count=count, bytes=total, sizes=tuple(sizes.items()))
+
+  def among(self, members: int, parts: int = 1) -> Collective:
+    """The same among so many devices, of one of `parts` parts of the bytes."""
+    return dataclasses.replace(
+      self,
+      group=tuple(range(members)),
+      bytes=self.bytes // parts,
+      sizes=tuple((size // parts, count) for size, count in self.sizes),
+    )
 
   @property
   def wire_bytes(self) -> float:
-    """Bytes that cross a device's link in a bidirectional ring of the group.
+    """Bytes that cross a device's link in a bidirectional ring of the group, of all together."""
+    return self._on_the_wire(self.bytes)
 
-    A ring gathers, or reduces and scatters, in n - 1 steps of 1/n of the bytes; an all-reduce is
+  def _on_the_wire(self, size: float) -> float:
+    """A ring gathers, or reduces and scatters, in n - 1 steps of 1/n of the bytes; an all-reduce is
     both. In an all-to-all of n devices a part travels n / 4 steps on average.
     """
     n = len(self.group)
@@ -55,7 +76,19 @@ class Collective:
       "all-to-all": n / 4,
       "collective-permute": 1.0,
     }[self.kind]
-    return factor * self.bytes
+    return factor * size
+
+  def seconds(self, bandwidth: float, latency: float = 0.0) -> float:
+    """How long all of them take, one after the other.
+
+    Args:
+      bandwidth: bytes a second.
+      latency: seconds from one end of the group to the other, below which none of them gets; an
+        all-reduce goes that way twice.
+    """
+    least = latency * (2 if self.kind == "all-reduce" else 1)
+    sizes = self.sizes or ((self.bytes / self.count, self.count),)
+    return sum(count * max(least, self._on_the_wire(size) / bandwidth) for size, count in sizes)
 
 
 _BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
@@ -98,9 +131,7 @@ def read(program: hlo.Program, mesh_shape: Mapping[str, int], slices: int = 1) -
     size = program.operand_bytes(visit) * (len(group) if kind == "all-gather" else 1)
     axes = axes_of(group, mesh_shape)
     before = found.get((kind, axes, len(group))) or Collective(kind, axes, group, 0, 0)
-    found[kind, axes, len(group)] = dataclasses.replace(
-      before, count=before.count + visit.times, bytes=before.bytes + visit.times * size
-    )
+    found[kind, axes, len(group)] = before.with_one_more(size, visit.times)
   return sorted(found.values(), key=lambda collective: -collective.bytes)
 
 

@@ -6,6 +6,7 @@ Unlike `search` it knows neither rates nor prices: it goes along a ladder of cha
 first that fits is the answer. More parts of the batch (`accum_steps`) come before rematerialisation
 and that before a state that is split (`fsdp`): each costs more time than the one before. One change
 comes before two, and two before three. Only then comes a smaller batch, which is another recipe.
+Where it is the evaluation that does not fit, nothing but `batch_eval` is made smaller.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import logging
 
 import jax
 
-from vit_jax.dry_run import search, step
-from vit_jax.dry_run.search import Layout
+from vit_jax.dry_run import step
+from vit_jax.dry_run.needs import Layout, measure
 from vit_jax.errors import UserError
 from vit_jax.training import build, checks, sharding
 from vit_jax.training import mesh as mesh_lib
@@ -34,13 +35,16 @@ class Rung:
   Attributes:
     layout: with `remat=None` for what the plan has.
     batch: the plan's, or a smaller one.
+    batch_eval: the same; None for the plan's.
   """
 
   layout: Layout
   batch: int
+  batch_eval: int | None = None
 
   def applied(self, plan: Plan) -> Plan:
-    return dataclasses.replace(self.layout.applied(plan), batch=self.batch)
+    sizes = dict(batch=self.batch, batch_eval=self.batch_eval or plan.batch_eval)
+    return dataclasses.replace(self.layout.applied(plan), **sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Trial:
 
   Attributes:
     overrides: what to add to the command of the run; none for the run as it is.
-    total: bytes on each device; None where the compiler refused it without saying how many.
+    total: bytes on each device, of the run's phase that needs most (see `step.Run`); None where
+      the compiler refused the step without saying how many.
     fits: whether that is at most what a device has.
     keeps_batch: whether it is the same recipe.
   """
@@ -63,7 +68,7 @@ class Trial:
 def find(
   plan: Plan, mesh: jax.sharding.Mesh, num_classes: int, room: int, *, tries: int = 6
 ) -> list[Trial]:
-  """Compiles the step as it is, then changed, until it fits. Nothing is executed.
+  """Compiles the step as it is, then changed, until the run fits. Nothing is executed.
 
   Args:
     plan: of the run.
@@ -79,23 +84,30 @@ def find(
   devices = list(mesh.devices.flat)
   as_it_is = Rung(_layout(plan, mesh), plan.batch)
 
-  def compiled(rung: Rung) -> Trial:
+  def compiled(rung: Rung) -> tuple[Trial, step.Run]:
     overrides = _overrides(rung, as_it_is, plan)
     log.info("compiling %s", " ".join(overrides) or "the step as it is")
     applied = step.from_scratch(rung.applied(plan))
     on = mesh if rung == as_it_is else mesh_lib.make_mesh(applied.mesh, devices)
-    found = step.compile_step(step.trace(applied, on, num_classes))
-    total, fits = found.memory.total, not found.refused and found.memory.total <= room
+    run = step.compile_run(step.trace(applied, on, num_classes), room)
+    total, fits = max(run.needs.values()), run.fits(room)
     # A refusal that names no size leaves only that of the arguments.
     told = fits or total > room
-    return Trial(overrides, total if told else None, fits, rung.batch == plan.batch)
+    return Trial(overrides, total if told else None, fits, rung.batch == plan.batch), run
 
-  trials = [compiled(as_it_is)]
-  if trials[0].fits:
+  first, run = compiled(as_it_is)
+  trials = [first]
+  if first.fits:
+    return trials
+  if max(run.needs, key=run.needs.get) in ("an evaluation", "the end"):
+    for rung in _smaller_evaluations(as_it_is, plan, mesh, run, room)[: tries - 1]:
+      trials.append(compiled(rung)[0])
+      if trials[-1].fits:
+        break
     return trials
   keeping, smaller = ladder(plan, mesh, num_classes)
   remats = (None, "full") if any(rung.layout.remat for rung in keeping) else (None,)
-  needs = search.measure(step.from_scratch(plan), num_classes, remats)
+  needs = measure(step.from_scratch(plan), num_classes, remats)
   if trials[0].total is not None:
     needs = needs.learned(as_it_is.layout, trials[0].total, remats)
   least = sorted(keeping, key=lambda rung: needs.memory(rung.layout))[:1]
@@ -105,11 +117,11 @@ def find(
   # An estimate may be too high, so that nothing is given up before the least has been compiled.
   for rungs, left, whatever in ((keeping, tries - 3, False), (least, 1, True), (smaller, 1, False)):
     for rung in rungs:
-      margin = 1 if rung.layout.remat in known else search.MARGIN
+      margin = 1 if rung.layout.remat in known else needs.margin
       hopeless = needs.memory(rung.layout) > margin * room
       if left == 0 or rung in tried or (hopeless and not whatever):
         continue
-      trial = compiled(rung)
+      trial, _ = compiled(rung)
       left -= 1
       tried.add(rung)
       trials.append(trial)
@@ -154,6 +166,22 @@ def ladder(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> tuple[list[
   return keeping, smaller
 
 
+def _smaller_evaluations(
+  as_it_is: Rung, plan: Plan, mesh: jax.sharding.Mesh, run: step.Run, room: int
+) -> list[Rung]:
+  """The run with smaller batches to evaluate, as far as these should fit."""
+  ways = mesh_lib.data_parallelism(mesh)
+  sizes = [plan.batch_eval // 2**i for i in range(1, plan.batch_eval.bit_length())]
+  # What does not shrink with the batch is about what the state is.
+  state = min(run.needs["saving"], room)
+  share = (room - state) / max(max(run.needs.values()) - state, 1)
+  return [
+    dataclasses.replace(as_it_is, batch_eval=size)
+    for size in sizes
+    if size % ways == 0 and size > 0 and size <= 1.2 * share * plan.batch_eval
+  ]
+
+
 def _layout(plan: Plan, mesh: jax.sharding.Mesh) -> Layout:
   per_chip = plan.batch // (mesh_lib.data_parallelism(mesh) * plan.accum_steps)
   sizes = {axis: mesh.shape[axis] for axis in ("data", "fsdp", "tensor")}
@@ -166,6 +194,8 @@ def _overrides(rung: Rung, as_it_is: Rung, plan: Plan) -> tuple[str, ...]:
   found = [option for option in rung.layout.overrides(plan) if option not in same]
   if rung.batch != plan.batch:
     found.insert(0, f"--config.batch={rung.batch}")
+  if rung.batch_eval:
+    found.append(f"--config.batch_eval={rung.batch_eval}")
   return tuple(found)
 
 

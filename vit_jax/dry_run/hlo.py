@@ -29,10 +29,12 @@ _CALLED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """One array of a shape: its bytes, and whether they lie in the main memory (HBM)."""
+  """One array of a shape: its bytes, whether they lie in the main memory (HBM), type and sizes."""
 
   bytes: int
   in_hbm: bool
+  dtype: str
+  dims: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +113,14 @@ class Program:
         if header["entry"]:
           self.entry = header["name"]
 
+  def operands(self, visit: Visit) -> list[Instruction]:
+    """What an instruction takes."""
+    scope = self.computations[visit.computation]
+    return [scope[name] for name in visit.instruction.operands if name in scope]
+
   def operand_bytes(self, visit: Visit) -> int:
     """Bytes of all that an instruction takes."""
-    scope = self.computations[visit.computation]
-    return sum(scope[name].bytes for name in visit.instruction.operands if name in scope)
+    return sum(operand.bytes for operand in self.operands(visit))
 
   def visits(self) -> Iterator[Visit]:
     """All instructions that a step runs; those of both branches, where there are two."""
@@ -177,9 +183,9 @@ def arrays(shape: str) -> tuple[Array, ...]:
   for array in _ARRAY.finditer(shape):
     sized = _DTYPE_BITS.match(array["dtype"])
     bits = int(sized[1]) if sized else BITS.get(array["dtype"], 0)
-    dims = [int(dim.lstrip("<=")) for dim in array["dims"].split(",") if dim]
+    dims = tuple(int(dim.lstrip("<=")) for dim in array["dims"].split(",") if dim)
     in_hbm = not _ON_CHIP.search(array["layout"] or "")
-    found.append(Array(math.ceil(math.prod(dims) * bits / 8), in_hbm))
+    found.append(Array(math.ceil(math.prod(dims) * bits / 8), in_hbm, array["dtype"], dims))
   return tuple(found)
 
 

@@ -33,9 +33,11 @@ class Report:
     parameters: of the model.
     rows: where each array of the state lies.
     memory: of each device in a step.
-    held: what the run has on each device, in a step and out of it.
-    fits: whether that is no more than it has; None for CPU devices.
+    held: what arrays the run has on each device, in a step and out of it.
+    needs: bytes on each device of all that the run does, see `step.Run`.
+    fits: whether programs get as much; None for CPU devices.
     flops: of a step.
+    operations: of each device in a step, see `flops.of_program`; None if the compiler refused it.
     collectives: of each device in a step.
     bytes_accessed: by each device in a step; None if the compiler refused it.
     estimate: None for CPU devices, or if the compiler refused it.
@@ -52,16 +54,26 @@ class Report:
   rows: tuple[sharding.Row, ...]
   memory: step.Memory
   held: step.Held
+  needs: dict[str, int]
   fits: bool | None
   flops: flops.Flops
+  operations: float | None
   collectives: tuple[collectives.Collective, ...]
   bytes_accessed: int | None
   estimate: roofline.Estimate | None
   tracing_seconds: float
   compiling_seconds: float
 
+  @property
+  def replication(self) -> float | None:
+    """How many times its share of the step's operations each device does; None if not known."""
+    if self.operations is None:
+      return None
+    return self.operations * self.mesh.size / self.flops.peak_equivalent
+
   def to_dict(self, *, parameters: bool = False) -> dict[str, Any]:
     """The report as plain JSON types; with `parameters` also where each array lies."""
+    chip = self.topology.chip
     found = {
       "model": self.plan.model.name,
       "topology": self.topology.name,
@@ -80,9 +92,13 @@ class Report:
       "state_bytes_per_device": sum(row.device_bytes for row in self.rows),
       "memory_per_device": dataclasses.asdict(self.memory),
       "held_per_device": dataclasses.asdict(self.held),
-      "memory_of_device": self.topology.chip and self.topology.chip.memory,
+      "needs_per_device": self.needs,
+      "memory_of_device": chip and chip.memory // chip.devices,
+      "memory_for_programs": chip and chip.usable,
       "fits": self.fits,
       "flops": dataclasses.asdict(self.flops),
+      "operations_per_device": self.operations,
+      "replication": self.replication,
       "collectives": [
         {
           "kind": one.kind,
@@ -90,11 +106,13 @@ class Report:
           "group_size": len(one.group),
           "count": one.count,
           "bytes": one.bytes,
+          "sizes": [list(size) for size in one.sizes],
         }
         for one in self.collectives
       ],
       "bytes_accessed_per_device": self.bytes_accessed,
       "estimate": self.estimate and self.estimate.to_dict(),
+      "assumptions": chip and roofline.ASSUMPTIONS,
       "tracing_seconds": self.tracing_seconds,
       "compiling_seconds": self.compiling_seconds,
     }
@@ -118,6 +136,7 @@ def dry_run(
   *,
   mesh: Mapping[str, int] | None = None,
   classes: int | None = None,
+  scan: bool = False,
 ) -> Report:
   """Compiles the training step of a config for devices that need not be there.
 
@@ -127,16 +146,21 @@ def dry_run(
     topology: see `chips.parse`.
     mesh: sizes of the mesh's axes, instead of the config's.
     classes: how many, where the data set cannot be opened; None: as many as the registry's model.
+    scan: whether to compile the layers as a scan, whatever the config says; see `SCANNED`.
 
   Raises:
     UserError: for a mistake in the config, or devices that do not go with it.
   """
   devices = chips.devices(topology)
-  plan, notes = prepare(config, topology, mesh)
+  plan, notes = prepare(config, topology, mesh, scan=scan)
   num_classes, classes_from = find_classes(plan, classes)
   return examine(plan, topology, devices, num_classes, classes_from, notes)
 
 
+SCANNED = (
+  "--scan: compiled with model.scan_layers=True, which takes as long for any depth; the run has "
+  "False, another program, which of a ViT-S/16 needed from a third of the memory to a third more"
+)
 _UNNAMED = "unnamed"  # Where a config leaves its data set to the command line.
 _EXAMPLES = 10_000  # Training images, where a config counts epochs and there is no data set.
 
@@ -145,6 +169,8 @@ def prepare(
   config: ml_collections.ConfigDict | Mapping[str, Any],
   topology: chips.Topology,
   mesh: Mapping[str, int] | None = None,
+  *,
+  scan: bool = False,
 ) -> tuple[plan_lib.Plan, tuple[str, ...]]:
   """The plan to compile, and what of it differs from the config's."""
   keys = config.to_dict() if hasattr(config, "to_dict") else dict(config)
@@ -153,8 +179,10 @@ def prepare(
   if not plan.from_scratch or plan.init != plan_lib.InitPlan():
     notes.append("weights to start from are not read: they have the same shapes")
   plan = step.from_scratch(plan)
-  if False in step.field_values(plan, "scan_layers"):
-    notes.append("model.scan_layers=True, so that compiling takes as long for any depth")
+  if scan and not step.field_values(plan, "scan_layers"):
+    raise UserError(f"--scan has no effect on {plan.model.name}; remove it.")
+  if scan and False in step.field_values(plan, "scan_layers"):
+    notes.append(SCANNED)
     plan = step.with_fields(plan, scan_layers=True)
   if plan.pp.train_sizes:
     notes.append(f"images of {max(plan.pp.train_sizes)} pixels, the largest of pp.train_sizes")
@@ -209,26 +237,26 @@ def examine(
   mesh = make_mesh(plan, topology, devices)
   traced = step.trace(plan, mesh, num_classes)
   counted = count_flops(traced, num_classes)
-  compiled = step.compile_step(traced)
-  found, moved, estimate = (), None, None
+  room = topology.chip.usable if topology.chip else math.inf
+  run = step.compile_run(traced, room)
+  compiled = run.step
+  found, moved, estimate, operations = (), None, None, None
   if compiled.hlo:
     program = hlo.Program(compiled.hlo)
     found = tuple(collectives.read(program, mesh.shape, topology.slices))
     moved = traffic.bytes_accessed(program)
+    operations = flops.of_program(program)
     if topology.chip:
       estimate = roofline.estimate(
         topology,
         list(mesh.devices.flat),
-        peak_equivalent=counted.peak_equivalent,
+        operations=operations,
         model_flops=counted.model,
         bytes_accessed=moved,
         collectives=found,
         batch=plan.batch,
         total_steps=plan.total_steps,
       )
-  fits = None
-  if topology.chip:
-    fits = not compiled.refused and compiled.memory.total <= topology.chip.memory
   return Report(
     topology=topology,
     plan=plan,
@@ -240,13 +268,15 @@ def examine(
     rows=tuple(sharding.summary(traced.target, mesh)),
     memory=compiled.memory,
     held=traced.held,
-    fits=fits,
+    needs=run.needs,
+    fits=run.fits(room) if topology.chip else None,
     flops=counted,
+    operations=operations,
     collectives=found,
     bytes_accessed=moved,
     estimate=estimate,
     tracing_seconds=traced.seconds,
-    compiling_seconds=compiled.seconds,
+    compiling_seconds=run.seconds,
   )
 
 

@@ -13,12 +13,14 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax.evaluation import classification
 from vit_jax.models import cost, registry
 from vit_jax.training import build, divergence, objectives, restore, sharding, task
 from vit_jax.training import mesh as mesh_lib
@@ -51,9 +53,24 @@ def with_fields(plan: Plan, **fields: Any) -> Plan:
 
 def field_values(plan: Plan, name: str) -> set[Any]:
   """What this field is in the model, or in its towers; empty where none has it."""
+  return {*_fields(plan, name).values()}
+
+
+def field_options(plan: Plan, name: str) -> list[str]:
+  """The options of a command that give this field, of the model or its towers, the plan's value."""
+  return [f"--config.model.{path}={value}" for path, value in _fields(plan, name).items()]
+
+
+def _fields(plan: Plan, name: str) -> dict[str, Any]:
   model = registry.create_model(plan.model.name, **plan.model.overrides)
-  towers = [model.img, model.txt] if registry.get_entry(plan.model.name).text else [model]
-  return {getattr(t, name) for t in towers if name in registry.model_fields(type(t))}
+  towers = {"": model}
+  if registry.get_entry(plan.model.name).text:
+    towers = {"img.": model.img, "txt.": model.txt}
+  return {
+    prefix + name: getattr(tower, name)
+    for prefix, tower in towers.items()
+    if name in registry.model_fields(type(tower))
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Step:
   Attributes:
     plan: what it does.
     mesh: where it runs.
+    model: what is trained.
     target: shapes, dtypes and shardings of the state.
     arguments: (state, batch, fixed) as shapes with shardings.
     jaxpr: the traced step.
@@ -72,6 +90,7 @@ class Step:
 
   plan: Plan
   mesh: jax.sharding.Mesh
+  model: nn.Module
   target: TrainState
   arguments: tuple[Any, Any, Any]
   jaxpr: Any
@@ -86,7 +105,12 @@ class Step:
   def held(self) -> Held:
     state, batch, fixed = map(device_bytes, self.arguments)
     judged = device_bytes(_batch_to_evaluate(self.plan, self.mesh))
-    return Held(state + batch + fixed, state + judged + fixed, state + judged)
+    return Held(
+      step=state + batch + fixed,
+      saving=state + fixed + _slices_to_save(self.target),
+      evaluation=state + judged + fixed,
+      end=state + judged,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +119,13 @@ class Held:
 
   Attributes:
     step: when a training step begins: the state, the batch, and a teacher's variables.
+    saving: the state, what of it each device writes, and a teacher's variables.
     evaluation: of the validation split: the state, a batch of images, and a teacher's variables.
     end: when the best checkpoint is evaluated: its state and a batch of images.
   """
 
   step: int
+  saving: int
   evaluation: int
   end: int
 
@@ -109,6 +135,21 @@ def device_bytes(tree: Any) -> int:
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
   )
+
+
+def _slices_to_save(state: TrainState) -> int:
+  """Bytes on each device of the slices that Orbax cuts out of a state to save it.
+
+  Where several devices have the same array, each writes its part, if one of the array's sizes can
+  be divided among them.
+  """
+  total = 0
+  for x in jax.tree.leaves(state):
+    shard = x.sharding.shard_shape(x.shape)
+    copies = len(x.sharding.device_set) * math.prod(shard) // max(math.prod(x.shape), 1)
+    if copies > 1 and any(size % copies == 0 for size in shard):
+      total += math.prod(shard) * x.dtype.itemsize // copies
+  return total
 
 
 def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
@@ -127,58 +168,19 @@ def trace(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> Step:
   model, _ = build.build_model(plan, num_classes)
   target = state_target(model, plan, mesh)
   sharding.check(target, mesh, plan.mesh.max_whole)
-  objective, fixed = _objective(plan, model, num_classes)
+  objective, fixed = objective_of(plan, model, num_classes)
   fixed_shardings = sharding.shardings(fixed, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, target)
   step = make_planned_step(plan, objective, mesh, shardings, fixed_shardings)
   place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
   fixed = jax.tree.map(place, fixed, fixed_shardings)
-  arguments = (target, _batch(plan, mesh, num_classes), fixed)
+  arguments = (target, batch_of(plan, mesh, num_classes), fixed)
   traced = step.trace(*arguments)
   seconds = time.monotonic() - started
-  return Step(plan, mesh, target, arguments, traced.jaxpr, traced, seconds)
+  return Step(plan, mesh, model, target, arguments, traced.jaxpr, traced, seconds)
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-  """The loss of a few examples on one device, from shapes.
-
-  Attributes:
-    jaxpr: of the loss and its gradient.
-    residual_bytes: what one more example leaves on the way forwards for the way back.
-  """
-
-  jaxpr: Any
-  residual_bytes: int
-
-
-def trace_loss(plan: Plan, num_classes: int, examples: int = 2) -> Loss:
-  """Traces the loss of `examples` examples, at least two."""
-  model, _ = build.build_model(plan, num_classes)
-  target = state_target(model, plan, None)
-  objective, fixed = _objective(plan, model, num_classes)
-  mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
-
-  def loss(params: Any, collections: Any, batch: Any, fixed: Any) -> jax.Array:
-    rng = jax.random.key(0)
-    return objective(params, collections, batch, rng, rng, fixed)[0]
-
-  def arguments(count: int) -> tuple[Any, ...]:
-    of = dataclasses.replace(plan, batch=count)
-    return target.params, target.collections, _batch(of, mesh, num_classes), fixed
-
-  def residuals(params: Any, *rest: Any) -> Any:
-    return jax.vjp(lambda params: loss(params, *rest), params)[1]
-
-  def kept(count: int) -> int:
-    leaves = jax.tree.leaves(jax.eval_shape(residuals, *arguments(count)))
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
-
-  more = (kept(examples) - kept(examples // 2)) // (examples - examples // 2)
-  return Loss(jax.make_jaxpr(jax.grad(loss))(*arguments(examples)), max(more, 0))
-
-
-def _batch(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, Any]:
+def batch_of(plan: Plan, mesh: jax.sharding.Mesh, num_classes: int) -> dict[str, Any]:
   """What `data.loader.TrainLoader` gives and `mesh.place_batch` places."""
   split = mesh_lib.batch_sharding(mesh)
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((plan.batch, *shape), dtype, sharding=split)
@@ -207,7 +209,9 @@ def _batch_to_evaluate(plan: Plan, mesh: jax.sharding.Mesh) -> dict[str, Any]:
   }
 
 
-def _objective(plan: Plan, model: nn.Module, num_classes: int) -> tuple[objectives.Objective, Any]:
+def objective_of(
+  plan: Plan, model: nn.Module, num_classes: int
+) -> tuple[objectives.Objective, Any]:
   """What is minimised, and the shapes of what it needs beside the state."""
   if plan.text:  # Without the tokenizer, whose file may not be here.
     pp, loss = plan.pp, plan.contrastive_loss
@@ -256,10 +260,15 @@ class Memory:
   ahead: int
   total: int
 
+  @property
+  def working(self) -> int:
+    """What the program needs while it runs, beside its arguments and later batches."""
+    return self.total - self.arguments - self.ahead
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """A compiled step.
+  """A compiled program.
 
   Attributes:
     memory: of each device.
@@ -274,43 +283,91 @@ class Compiled:
   seconds: float
 
 
+def compile_step(step: Step) -> Compiled:
+  """Lowers and compiles a traced step for its mesh."""
+  ahead = divergence.LAG * device_bytes(step.arguments[1])
+  return _compiled(step.traced.lower, device_bytes(step.arguments), ahead)
+
+
+def compile_evaluation(step: Step) -> Compiled | None:
+  """Lowers and compiles the program that evaluates a batch; None for two towers, which have two."""
+  plan = step.plan
+  if plan.text:
+    return None
+  evaluate = classification.make_eval_step(
+    step.model, mean=plan.pp.mean, std=plan.pp.std, mesh=step.mesh
+  )
+  arguments = step.target.result, _batch_to_evaluate(plan, step.mesh)
+  return _compiled(lambda: evaluate.lower(*arguments), device_bytes(arguments), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run needs, by the programs that it runs.
+
+  Attributes:
+    step: the training step.
+    evaluation: the program that evaluates a batch; None for two towers, or if there is no room for
+      the step.
+    needs: bytes on each device by what the run does: its arrays and its program's memory.
+  """
+
+  step: Compiled
+  evaluation: Compiled | None
+  needs: dict[str, int]
+
+  @property
+  def seconds(self) -> float:
+    return self.step.seconds + (self.evaluation.seconds if self.evaluation else 0.0)
+
+  def fits(self, room: float) -> bool:
+    """Whether so many bytes suffice on each device."""
+    refused = self.step.refused or (self.evaluation is not None and self.evaluation.refused)
+    return not refused and max(self.needs.values()) <= room
+
+
+def compile_run(step: Step, room: float = math.inf) -> Run:
+  """Compiles a training step and, if it fits into `room` bytes of a device, what evaluates."""
+  compiled, evaluation = compile_step(step), None
+  if not compiled.refused and compiled.memory.total <= room:
+    evaluation = compile_evaluation(step)
+  held, working = step.held, evaluation.memory.working if evaluation else 0
+  working += device_bytes(_batch_to_evaluate(step.plan, step.mesh))  # Sent before it is needed.
+  needs = {
+    "a step": compiled.memory.total,
+    "saving": held.saving,
+    "an evaluation": held.evaluation + working,
+    "the end": held.end + working,
+  }
+  return Run(compiled, evaluation, needs)
+
+
+def _compiled(lower: Callable[[], Any], arguments: int, ahead: int) -> Compiled:
+  """Compiles a program whose arguments, and later batches, have so many bytes on each device."""
+  started = time.monotonic()
+  try:
+    compiled = lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    memory = _refused(arguments, ahead, str(error))
+    return Compiled(memory, True, "", time.monotonic() - started)
+  sizes = compiled.memory_analysis()
+  arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
+  aliased, temporaries = sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
+  code = sizes.generated_code_size_in_bytes
+  total = arguments + outputs - aliased + temporaries + code + ahead
+  memory = Memory(arguments, outputs, aliased, temporaries, code, ahead, total)
+  return Compiled(memory, False, compiled.as_text(), time.monotonic() - started)
+
+
 # Two sentences of the TPU compiler's, of all of a program or of its temporaries alone.
 _TOO_MUCH = re.compile(r"(?:Used |HLO temporaries \()(?P<size>[\d.]+)(?P<unit>[KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def compile_step(step: Step) -> Compiled:
-  """Lowers and compiles a traced step for its mesh."""
-  started = time.monotonic()
-  try:
-    compiled = step.traced.lower().compile()
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    return Compiled(_refused(step, str(error)), True, "", time.monotonic() - started)
-  sizes = compiled.memory_analysis()
-  arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
-  aliased, temporaries = sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
-  code, ahead = sizes.generated_code_size_in_bytes, _ahead(step)
-  memory = Memory(
-    arguments,
-    outputs,
-    aliased,
-    temporaries,
-    code,
-    ahead,
-    arguments + outputs - aliased + temporaries + code + ahead,
-  )
-  return Compiled(memory, False, compiled.as_text(), time.monotonic() - started)
-
-
-def _ahead(step: Step) -> int:
-  return divergence.LAG * device_bytes(step.arguments[1])
-
-
-def _refused(step: Step, message: str) -> Memory:
-  """What is known of the memory of a step that the compiler finds no room for."""
-  arguments, ahead = device_bytes(step.arguments), _ahead(step)
+def _refused(arguments: int, ahead: int, message: str) -> Memory:
+  """What is known of the memory of a program that the compiler finds no room for."""
   found = _TOO_MUCH.search(message)
   if found is None:
     return Memory(arguments, None, None, None, None, ahead, arguments + ahead)

@@ -21,7 +21,7 @@ _GIB = 2**30
 
 def describe(report: Report, *, parameters: bool = False) -> str:
   """The whole report; with `parameters` also where each array of the state lies."""
-  parts = [_head(report), _memory(report), _held(report), _work(report), _collectives(report)]
+  parts = [_head(report), _memory(report), _needs(report), _work(report), _collectives(report)]
   if parameters:
     parts.append(_arrays(report))
   parts.append(_estimate(report))
@@ -58,7 +58,7 @@ def _products(report: Report) -> str:
 
 
 def _memory(report: Report) -> str:
-  memory, chip = report.memory, report.topology.chip
+  memory = report.memory
   and_teacher = " and teacher" if _asks_a_teacher(report) else ""
   rows = [
     (name, _gib(size), what)
@@ -72,13 +72,9 @@ def _memory(report: Report) -> str:
     )
     if size is not None
   ]
-  verdict = ""
-  if chip:
-    verdict = f"of {_gib(chip.memory)}: {'fits' if report.fits else 'DOES NOT FIT'}"
-    if memory.outputs is None:
-      verdict += ", says the compiler"
-  rows.append(("total", _gib(memory.total), verdict))
-  return table(("memory of a device", "GiB>", ""), rows)
+  refused = "or more, says the compiler" if memory.outputs is None else ""
+  rows.append(("total", _gib(memory.total), refused))
+  return table(("memory of a device in a step", "GiB>", ""), rows)
 
 
 def _asks_a_teacher(report: Report) -> bool:
@@ -86,23 +82,36 @@ def _asks_a_teacher(report: Report) -> bool:
   return bool(report.plan.distill and not report.plan.distill.cache)
 
 
-def _held(report: Report) -> str:
+def _needs(report: Report) -> str:
+  """What each part of a run keeps and needs, and whether a device has as much."""
   held, and_teacher = report.held, ", teacher" if _asks_a_teacher(report) else ""
-  rows = [
-    ("a step", _gib(held.step), f"state, batch{and_teacher}"),
-    ("an evaluation", _gib(held.evaluation), f"state, images of batch_eval{and_teacher}"),
-    ("the end", _gib(held.end), "the best state, images of batch_eval"),
-  ]
-  return table(("arrays kept on a device in", "GiB>", ""), rows)
+  kept = {
+    "a step": (held.step, f"state, batch{and_teacher}"),
+    "saving": (held.saving, f"state, what each device writes of it{and_teacher}"),
+    "an evaluation": (held.evaluation, f"state, images of batch_eval{and_teacher}"),
+    "the end": (held.end, "the best state, images of batch_eval"),
+  }
+  rows = [(name, _gib(size), _gib(report.needs[name]), what) for name, (size, what) in kept.items()]
+  if report.topology.chip:
+    fits = "fits" if report.fits else "DOES NOT FIT"
+    usable = _gib(report.topology.chip.usable)
+    most = _gib(max(report.needs.values()))
+    rows.append(("most", "", most, f"of {usable} that programs get: {fits}"))
+  return table(("memory of a device by phase", "arrays>", "in all>", "GiB; arrays are"), rows)
 
 
 def _work(report: Report) -> str:
-  flops = report.flops
+  flops, times = report.flops, report.replication
   again = flops.hardware / flops.model - 1
   rows = [
     ("model", _tera(flops.model), "forwards and backwards"),
     ("hardware", _tera(flops.hardware), f"rematerialised: {again:+.0%}" if again > 1e-3 else ""),
   ]
+  if times:
+    share = "its share of these"
+    if times > 1.01:
+      share = f"{times:.1f} times its share of these: several devices compute the same"
+    rows.append(("a device", _tera(report.operations), share))
   return table(("operations of a step", "TFLOP>", ""), rows)
 
 
@@ -147,6 +156,7 @@ def _estimate(report: Report) -> str:
     ("compute", f"{1e3 * found.compute:,.1f} ms", ""),
     ("memory", f"{1e3 * found.memory:,.1f} ms", ""),
     ("communication", f"{1e3 * found.communication:,.1f} ms", ""),
+    ("  hops alone", f"{1e3 * found.latency:,.1f} ms", ""),
     ("step", *pair([1e3 * s for s in found.step], "{:,.1f} ms")),
     ("images a second", *pair(found.images_per_second, "{:,.0f}")),
     ("MFU", *pair(found.mfu, "{:.1%}")),
@@ -202,7 +212,7 @@ def _trial(trial: Trial) -> tuple[str, ...]:
     str(layout.per_chip),
     str(layout.accum_steps),
     layout.remat or "",
-    _gib(report.memory.total),
+    _gib(max(report.needs.values())),
     "fits" if report.fits else "does not fit",
     f"{trial.images_per_second:,.0f}" if trial.fits else "",
     report.estimate.limit if report.estimate else "",
