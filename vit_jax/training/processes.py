@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_jax.errors import Diverged, Lost, Stopped, UserError
+from vit_jax.training import hangup
 
 # Set in the process that `supervise` starts.
 _SUPERVISED = "VIT_JAX_SUPERVISED"
@@ -103,7 +104,9 @@ def supervise(arguments: Sequence[str]) -> int | None:
     Lost: another process was lost.
   """
   if os.environ.get(_SUPERVISED):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on,
+    for number in hangup.signals():  # and the end of the terminal.
+      signal.signal(number, hangup.leave_the_terminal)
     _end_with_the_parent()
     return None
   command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
@@ -114,10 +117,14 @@ def supervise(arguments: Sequence[str]) -> int | None:
     """Asks the child to stop; a second Ctrl-C ends it at once."""
     nonlocal interrupts
     del frame
+    if number in hangup.signals():  # The kernel may tell this process alone, the session's first.
+      hangup.leave_the_terminal()
+      child.send_signal(number)
     interrupts += number == signal.SIGINT
     child.send_signal(signal.SIGKILL if interrupts > 1 else signal.SIGTERM)
 
-  previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+  numbers = (signal.SIGTERM, signal.SIGINT, *hangup.signals())
+  previous = {n: signal.signal(n, forward) for n in numbers}
   try:
     code = child.wait()
   finally:
