@@ -69,7 +69,7 @@ def run(folder, *options, slow=0.0, hashing=0.0, **changes):
     for index in range(2)
   ]
   try:
-    told = [process.communicate(timeout=300)[1] for process in started]
+    told = [process.communicate(timeout=600)[1] for process in started]
   finally:
     for process in started:
       process.kill()

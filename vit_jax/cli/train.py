@@ -15,8 +15,8 @@ Trains or fine-tunes what a config describes. The same command continues an inte
   vit-jax train --config=configs/vit.py:b16,cifar10 --workdir=runs/mine \\
       --config.dataset=/my/photos --config.base_lr=0.01
 
-Many hosts: start the same command on each, under SLURM, Open MPI, GKE or on a Cloud TPU slice with
---distributed, elsewhere with an address of the first and the number of each:
+Many hosts: start the same command on each, under SLURM, Open MPI 4, GKE or on a Cloud TPU slice
+with --distributed, elsewhere with an address of the first and the number of each:
 
   vit-jax train ... --coordinator=10.0.0.1:1234 --processes=2 --process=0
 

@@ -83,7 +83,7 @@ def train_and_evaluate(
       where they differ, see `vit_jax.training.agreement`.
     Diverged: at a loss or gradient that is not finite, unless `config.nan_policy` goes on; the
       checkpoint before it stands.
-    Stopped: after SIGTERM or SIGINT, with everything saved.
+    Stopped: after SIGTERM, SIGINT or SIGHUP, with everything saved.
 
   A run in which nothing has finished for twice `config.stall_timeout` ends this process, with exit
   code 69: see `vit_jax.training.watchdog`.

@@ -1,9 +1,10 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a run to stop: SIGTERM, as schedulers send it, and SIGINT, as Ctrl-C does."""
+"""Asking a run to stop: SIGTERM of a scheduler, SIGINT of Ctrl-C, SIGHUP of a lost terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,22 +13,29 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from vit_jax.training import hangup
+
 
 class StopSignal:
-  """Turns SIGTERM and SIGINT into a word after which step to stop; a second SIGINT interrupts.
+  """Turns SIGTERM, SIGINT and SIGHUP into a word after which step to stop.
 
-  With several processes JAX's own notifier listens, which a handler here would turn off, and has
-  all of them agree on the next step that none has begun. It takes a step for the number of times
-  that it was asked in this process: a run that continued would never come to step 1 again.
+  A second SIGINT interrupts. SIGHUP does nothing where it was ignored before, as under `nohup`.
+
+  With several processes JAX's own notifier listens for SIGTERM, which a handler here would turn
+  off, and has all of them agree on the next step that none has begun; SIGHUP is passed on to it. It
+  takes a step for the number of times that it was asked in this process: a run that continued would
+  never come to step 1 again.
   """
 
   def __enter__(self) -> StopSignal:
     self._requested = False
     self._asked = 0
     self._previous = {}
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._previous[number] = signal.signal(number, self._handle)
+    handlers = dict.fromkeys(hangup.signals(), self._pass_on)
+    if jax.process_count() == 1:
+      handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, *handlers), self._handle)
+    if threading.current_thread() is threading.main_thread():
+      self._previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
     return self
 
   def __exit__(self, *exc: object) -> None:
@@ -45,6 +53,13 @@ class StopSignal:
     del frame
     if self._requested and number == signal.SIGINT:
       raise KeyboardInterrupt
+    hangup.leave_the_terminal()
     if not self._requested:
-      os.write(2, b"stopping after this step, when all is saved\n")
+      with contextlib.suppress(OSError):  # Whoever read it is gone, and all the more it is to save.
+        os.write(2, b"stopping after this step, when all is saved\n")
     self._requested = True
+
+  def _pass_on(self, number: int, frame: Any) -> None:
+    del number, frame
+    hangup.leave_the_terminal()
+    signal.raise_signal(signal.SIGTERM)

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_jax.errors import Diverged, Lost, Stopped, UserError
+from vit_jax.training import hangup
 
 # Set in the process that `supervise` starts: the pipe into which that one says that it has joined.
 _SUPERVISED = "VIT_JAX_SUPERVISED"
@@ -155,7 +156,9 @@ def supervise(
     Lost: a process was lost, and there is no restart left.
   """
   if os.environ.get(_SUPERVISED):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on,
+    for number in hangup.signals():  # and the end of the terminal.
+      signal.signal(number, hangup.leave_the_terminal)
     _end_with_the_parent()
     return None
   restarts, back_by = 0, 0.0
@@ -206,7 +209,8 @@ class _Child:
     self._interrupts = 0
 
   def __enter__(self) -> _Child:
-    self._previous = {n: signal.signal(n, self._forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, *hangup.signals())
+    self._previous = {n: signal.signal(n, self._forward) for n in numbers}
     return self
 
   def __exit__(self, *exc: object) -> None:
@@ -218,7 +222,12 @@ class _Child:
     del frame
     self.told = True
     self._interrupts += number == signal.SIGINT
+    is_hangup = number in hangup.signals()
+    if is_hangup:  # The kernel may tell this process alone, the session's first.
+      hangup.leave_the_terminal()
     if self._process is not None:
+      if is_hangup:
+        self._process.send_signal(number)
       self._process.send_signal(signal.SIGKILL if self._interrupts > 1 else signal.SIGTERM)
 
   def run(self) -> tuple[int, bool]:
