@@ -26,6 +26,7 @@ HERE = pathlib.Path(__file__).parent
 CONFIG = """
 import poison, tiny_run
 tiny_run.kept = poison.poisoned(*{poisoned!r})
+{before}
 def get_config():
   if {poisoned!r}:
     tiny_run.kept.__enter__()
@@ -36,35 +37,59 @@ def get_config():
 
 
 @contextlib.contextmanager
-def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, poisoned=(), **changes):
-  """Starts the same command `count` times; gives their processes."""
+def hosts(
+  count,
+  folder,
+  *options,
+  fsdp=1,
+  tensor=1,
+  devices=1,
+  poisoned=(),
+  before="",
+  last=None,
+  **changes,
+):
+  """Starts the same command `count` times; gives their processes.
+
+  `before` is a program that each of them runs before it joins the others. `last` says what the last
+  of them has otherwise: `changes`, `options`, `workdir`, `devices`, `before`, or `cwd`, from where
+  it imports.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  (folder / "config.py").write_text(
-    CONFIG.format(changes=changes, fsdp=fsdp, tensor=tensor, poisoned=poisoned)
-  )
-  flags = os.environ.get("XLA_FLAGS", "")
-  path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-  started = [
-    subprocess.Popen(
-      [
-        *(sys.executable, "-m", "vit_jax.cli.app", "train", f"--config={folder}/config.py"),
-        *(f"--workdir={folder}/run", f"--coordinator={address}"),
-        *(f"--processes={count}", f"--process={index}", "--heartbeat-timeout=10", *options),
-      ],
-      env={
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": path,
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+  started = []
+  for index in range(count):
+    own = (last or {}) if index == count - 1 else {}
+    config = folder / f"config{index}.py"
+    config.write_text(
+      CONFIG.format(
+        changes=changes | own.get("changes", {}),
+        fsdp=fsdp,
+        tensor=tensor,
+        poisoned=poisoned,
+        before=before + own.get("before", ""),
+      )
     )
-    for index in range(count)
-  ]
+    command = [
+      *(sys.executable, "-m", "vit_jax.cli.app", "train", f"--config={config}"),
+      *(f"--workdir={own.get('workdir', folder / 'run')}", f"--coordinator={address}"),
+      *(f"--processes={count}", f"--process={index}", "--heartbeat-timeout=10"),
+      *(*options, *own.get("options", ())),
+    ]
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    number = own.get("devices", devices)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
+    started.append(
+      subprocess.Popen(
+        command,
+        cwd=own.get("cwd"),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+    )
   try:
     yield started
   finally:
@@ -73,10 +98,15 @@ def hosts(count, folder, *options, fsdp=1, tensor=1, devices=1, poisoned=(), **c
       process.wait()
 
 
-def end(processes, timeout=300):
+def end(processes, timeout=600):
   """Waits for all; their exit codes and what they wrote to standard error."""
   told = [process.communicate(timeout=timeout)[1] for process in processes]
   return [process.returncode for process in processes], told
+
+
+def patience(seconds):
+  """So many seconds, and more where more processes want to run than there are cores."""
+  return seconds * max(1.0, os.getloadavg()[0] / os.cpu_count())
 
 
 def losses(folder):

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from vit_jax.errors import UserError
+
 HELP = """\
 Trains or fine-tunes what a config describes. The same command continues an interrupted run.
 
@@ -59,23 +61,41 @@ def main(argv: list[str]) -> int:
   several.add_argument(
     "--heartbeat-timeout", type=int, default=100, metavar="S", help="seconds until one is lost"
   )
+  several.add_argument(
+    "--max-restarts",
+    type=int,
+    default=0,
+    metavar="N",
+    help="how often to start again by itself after one was lost; the same in all of them",
+  )
   arguments, rest = parser.parse_known_args(argv)
 
-  from vit_jax.cli import configuration
   from vit_jax.training import processes
 
-  config = configuration.parse(rest)
+  if arguments.max_restarts < 0:
+    raise UserError(f"--max-restarts={arguments.max_restarts} should be 0 or more.")
   where = (arguments.coordinator, arguments.processes, arguments.process)
   if not arguments.distributed and where == (None, None, None):
+    if arguments.max_restarts:
+      raise UserError("--max-restarts is for one process of several; leave it out.")
     if launcher := processes.launched_in_parallel():
       print(
         f"{launcher} started several processes, and without --distributed each trains alone.",
         file=sys.stderr,
       )
-    return _train(config, arguments)
-  code = processes.supervise(["train", *argv])
+    return _train(_parse(rest), arguments)
+  code = processes.supervise(
+    ["train", *argv],
+    arguments.coordinator or "the address of their launcher",
+    start_timeout=arguments.start_timeout,
+    max_restarts=arguments.max_restarts,
+    again=["--resume=auto"] if arguments.resume == "never" else [],
+  )
   if code is not None:
     return code
+  config = _parse(rest)
+  from vit_jax.training import loop  # noqa: F401 - It takes seconds, in which nobody has to wait.
+
   processes.join(
     *where,
     start_timeout=arguments.start_timeout,
@@ -83,6 +103,12 @@ def main(argv: list[str]) -> int:
   )
   with processes.ends_alone("train"):
     return _train(config, arguments)
+
+
+def _parse(rest: list[str]) -> Any:
+  from vit_jax.cli import configuration  # It brings JAX, which the supervising process can spare.
+
+  return configuration.parse(rest)
 
 
 def _train(config: Any, arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
-from vit_jax.training import coordination, integrity, parts
+from vit_jax.training import coordination, integrity, parts, processes
 from vit_jax.training.state import TrainState
 
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
@@ -145,7 +145,7 @@ class Checkpointer:
 
   def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
     # What went wrong first is what matters.
-    with contextlib.suppress(*([UserError] if kind else [])):
+    with contextlib.suppress(*([ValueError, RuntimeError, OSError] if kind else [])):
       self.close()
 
   def _rank(self, metrics: Mapping[str, float]) -> tuple[float, float]:
@@ -250,6 +250,8 @@ class Checkpointer:
       yield
     except (OSError, ValueError) as error:  # TensorStore reports a full disk as ValueError.
       self._pending = self._hashing = None
+      if processes.is_loss(error):
+        raise
       reason = (str(error).strip() or type(error).__name__).splitlines()[0]
       raise UserError(
         f"{self._directory}: step {step} cannot be saved ({reason}); make room or use another "
@@ -304,6 +306,8 @@ class Checkpointer:
       else:
         state = self._manager.restore(step, args=ocp.args.Composite(**items)).state
     except ValueError as error:  # Its files are intact, so the structure must differ.
+      if processes.is_loss(error):
+        raise
       reason = str(error).strip().splitlines()[0]
       raise UserError(
         f"{self._directory / str(step)} does not fit this model and optimizer ({reason}); "

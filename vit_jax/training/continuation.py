@@ -88,7 +88,7 @@ def differences(
     One `key (saved value -> value now)` for each that differs; empty if the run may continue.
   """
   # Through `from_dict`, so that a key that was added since has its default.
-  old, new = _flatten(Plan.from_dict(saved).to_dict()), _flatten(plan.to_dict())
+  old, new = flatten(Plan.from_dict(saved).to_dict()), flatten(plan.to_dict())
   differing = [k for k in sorted({*old, *new} - {*_FREE}) if old.get(k) != new.get(k)]
   moved = recorded and os.path.isdir(plan.dataset)
   taught = knows_teacher and plan.distill is not None
@@ -107,11 +107,12 @@ def differences(
   return [f"{k} ({old.get(k)!r} -> {new.get(k)!r}{hints.get(k, '')})" for k in differing]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """The values of nested mappings by their paths, as "model.name"."""
   flat = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
-      flat |= _flatten(value, f"{prefix}{key}.")
+      flat |= flatten(value, f"{prefix}{key}.")
     else:
       flat[prefix + key] = value
   return flat

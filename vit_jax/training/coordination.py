@@ -14,19 +14,16 @@ from typing import Any
 
 import jax
 
+from vit_jax.training import processes
+
 # However long it takes: a lost process ends the wait, by the heartbeats that it no longer sends.
 _DAY_MS = 24 * 3600 * 1000
 _calls = itertools.count()
 
 
 def client() -> Any:
-  """The coordination service's client; None in a single process.
-
-  JAX has no public name for it; Orbax uses it under this one, too.
-  """
-  from jax._src import distributed
-
-  return distributed.global_state.client if jax.process_count() > 1 else None
+  """The coordination service's client; None in a single process."""
+  return processes.state().client if jax.process_count() > 1 else None
 
 
 def gather(value: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
 from vit_jax.training import (
+  agreement,
   build,
   multiscale,
   optim,
@@ -78,7 +79,8 @@ def train_and_evaluate(
     (see `vit_jax.evaluation.baseline.compare`).
 
   Raises:
-    UserError: for a mistake in the config, the data or the workdir.
+    UserError: for a mistake in the config, the data or the workdir; with several processes also
+      where they differ, see `vit_jax.training.agreement`.
     Diverged: at a loss or gradient that is not finite, unless `config.nan_policy` goes on; the
       checkpoint before it stands.
     Stopped: after SIGTERM, SIGINT or SIGHUP, with everything saved.
@@ -87,10 +89,12 @@ def train_and_evaluate(
   code 69: see `vit_jax.training.watchdog`.
   """
   started = time.monotonic()
+  agreement.check_software()
   plan = plan_lib.make_plan(config)
+  workdir = epath.Path(workdir).expanduser()
+  agreement.check_start(plan, workdir)
   mesh = mesh_lib.make_mesh(plan.mesh)
   plan.check_devices(mesh_lib.data_parallelism(mesh))
-  workdir = epath.Path(workdir).expanduser()
   earlier = restore.earlier_run(workdir)
   if earlier and not resume:
     raise UserError(
@@ -99,6 +103,7 @@ def train_and_evaluate(
   if not earlier:
     released.check(plan.model.name, plan.pretrained_dir, plan.model_or_filename, plan.dataset)
   data = run_data.open_run_data(plan, workdir, earlier)
+  agreement.check_data(data)
   plan = data.planned(plan)
   profiling.check(profile, plan.total_steps)
   if earlier:
@@ -154,6 +159,7 @@ def _run(
     teacher=task.teacher and task.teacher.record,
     vocabulary=task.vocabulary,
   )
+  agreement.check_model(info, variables)
   for line in run_data.summary(data, plan, parameters):
     log.info(line)
   train_step = make_planned_step(plan, task.objective(model), mesh, shardings, fixed_shardings)
@@ -183,6 +189,7 @@ def _run(
     stream = Stream(open_at, batch=plan.batch, shares=shares)
     restore.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None
+    agreement.check_step(start)
     if start is None:
       if earlier:  # Not one of its checkpoints is usable.
         model, variables = build.build_model(plan, num_classes, None, dataset.class_names)
