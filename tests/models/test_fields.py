@@ -6,6 +6,8 @@ import dataclasses
 import math
 
 import compiled
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
@@ -171,3 +173,65 @@ def test_what_goes_with_what_is_seen_where_the_file_is_known(tmp_path):
   for wrong, message in ((dict(num_heads=0), "num_heads=0"), (dict(heads=2), "no field 'heads'")):
     with pytest.raises(UserError, match=message):
       vit_jax.from_pretrained("ViT-B_16", tmp_path / "missing.npz", **wrong)
+
+
+NORMS = {
+  "layer_norm_eps": "LayerNorm",
+  "group_norm_eps": "GroupNorm",
+  "batch_norm_eps": "BatchNorm",
+}
+FAMILIES = {
+  "ViT-Ti_16": dict(num_layers=2, classifier="map"),
+  "R+ViT-Ti_16": dict(num_layers=1),
+  "DeiT-Ti_16-distilled": dict(num_layers=1),
+  "Mixer-S_16": dict(num_blocks=1),
+  "BiT-R50x1": dict(num_units=(1, 1)),
+  "Swin-T": dict(depths=(1, 1)),
+  "SwinV2-T-w8": dict(depths=(1, 1)),
+  "PoolFormer-S12": dict(depths=(1, 1), widths=(8, 16)),
+  "MobileViT-XXS": {},
+  "MobileViTV2-0.5": {},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_field_reaches_every_layer_that_has_it(name):
+  """Logits would not show an epsilon that one norm of many does not get."""
+  known = registry.model_fields(registry.get_entry(name).module)
+  values = {field: 0.125 for field in NORMS if field in known}
+  values |= {"activation": "silu"} if "activation" in known else {}
+  model = vit_jax.create_model(name, num_classes=3, **FAMILIES[name], **values)
+  found = {field: [] for field in values}
+
+  def look(call, arguments, options, context):
+    for field in values:
+      own = getattr(context.module, field, None)
+      if type(context.module).__name__ == NORMS.get(field):
+        own = context.module.epsilon
+      found[field] += [] if own is None else [own]
+    return call(*arguments, **options)
+
+  with nn.intercept_methods(look):
+    jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32)))
+  for field, value in values.items():
+    # The model's own is one of them.
+    assert len(found[field]) > 1 and {*found[field]} == {value}, (field, found[field])
+
+
+RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_nothing_is_dropped_but_what_the_row_says(name):
+  row = registry.get_entry(name).config
+  model = vit_jax.create_model(name, num_classes=3, **FAMILIES[name])
+  rates = {rate: getattr(model, rate) for rate in RATES if hasattr(model, rate)}
+  assert rates == {rate: row.get(rate, 0.0) for rate in rates}
+  off = model.clone(**dict.fromkeys(rates, 0.0))
+  images = np.zeros((2, 64, 64, 3), np.float32)
+
+  def train():  # Without random numbers.
+    variables = off.init(jax.random.key(0), images)
+    return off.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+  assert jax.tree.leaves(jax.eval_shape(train))[0].shape[0] == 2

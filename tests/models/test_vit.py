@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from compiled import apply
 from flax.traverse_util import flatten_dict
+from timm.layers.pos_embed_rel import gen_relative_position_index
 
 import vit_jax
 from vit_jax.errors import UserError
@@ -149,6 +150,20 @@ def test_sincos_2d_equals_the_closed_form():
         angles = [position / 10_000 ** (k / (dim / 4 - 1)) for k in range(dim // 4)]
         expected += [np.sin(a) for a in angles] + [np.cos(a) for a in angles]
       np.testing.assert_allclose(table[row * 5 + column], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (1, 3)])
+def test_relative_index_is_timms(grid):
+  expected = gen_relative_position_index(grid, class_token=True).numpy()
+  np.testing.assert_array_equal(positions.relative_index(grid, prefix=1), expected)
+  expected = gen_relative_position_index(grid, class_token=False).numpy()
+  np.testing.assert_array_equal(positions.relative_index(grid, prefix=0), expected)
+
+
+@pytest.mark.parametrize("dim", [4, 6, 10, 13])
+def test_sincos_2d_of_other_widths_is_refused(dim):
+  with pytest.raises(UserError, match=f"needs a width that is a multiple of 4, 8 .*it is {dim}"):
+    positions.sincos_2d((2, 2), dim)
 
 
 def test_relative_index_depends_on_the_offset_alone():
