@@ -144,7 +144,7 @@ def test_a_head_is_trained_on_the_features_of_evaluation(accum_steps):
     "__call__", "head"
   }  # fmt: skip
   # By the batch's statistics it would be another number.
-  trains = apply(model, start, images, train=True, mutable=["batch_stats"])[0]
+  trains = apply(model, start, images, train=True, mutable=("batch_stats",))[0]
   assert loss(trains) != pytest.approx(float(first["loss"]), rel=1e-2)
 
 

@@ -211,7 +211,7 @@ def test_batch_statistics_follow_every_micro_batch(accum_steps):
   losses = []
   for i, part in enumerate(parts):
     images, labels = part.astype(np.float32) / 127.5 - 1, batch["label"][i::accum_steps]
-    logits, updated = apply(model, variables, images, train=True, mutable=["batch_stats"])
+    logits, updated = apply(model, variables, images, train=True, mutable=("batch_stats",))
     losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
     variables |= updated
   state, metrics = step(state, batch, None)
