@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -27,8 +28,17 @@ from etils import epath
 import vit_jax
 from vit_jax.data.sources import ArraySource
 from vit_jax.errors import UserError
-from vit_jax.training import agreement, data_record, processes, restore, run_data
+from vit_jax.training import (
+  agreement,
+  coordination,
+  data_record,
+  integrity,
+  processes,
+  restore,
+  run_data,
+)
 from vit_jax.training import plan as plan_lib
+from vit_jax.training.checkpointing import Checkpointer
 
 ADDRESS, INDEX, FOLDER = sys.argv[1], int(sys.argv[2]), epath.Path(sys.argv[3])
 CASES = {}
@@ -199,6 +209,18 @@ def step(second):
 
 
 @case
+def a_run_that_is_going_on(second):
+  """Only the first process asks for the lock."""
+  directory = FOLDER / "run" / "checkpoints"
+  held = integrity.lock(directory)
+  try:
+    Checkpointer(directory)
+  finally:
+    if not second:
+      os.close(held)
+
+
+@case
 def an_older_version_that_tells_nothing(second):
   with mock.patch.object(agreement, "FIRST_SECONDS", 1.0):
     time.sleep(2 if second else 0)
@@ -228,13 +250,13 @@ def main():
   processes.join(ADDRESS, 2, INDEX, start_timeout=100, heartbeat_timeout=10)
   told = {}
   for number, (name, function) in enumerate(CASES.items()):
-    agreement._round = 1000 * number  # Whoever has failed has left out some.
+    coordination._round = 1000 * number  # Whoever has failed has left out some.
     began, sentence = time.monotonic(), None
     try:
       function(bool(INDEX))
     except UserError as error:
       sentence = str(error)
-      agreement.leave(sentence)
+      coordination.leave(sentence)
     told[name] = [sentence, time.monotonic() - began]
   print(json.dumps(told))
   with contextlib.suppress(RuntimeError):

@@ -16,7 +16,7 @@ import sys
 import pytest
 from test_processes import patience
 
-from vit_jax.training import agreement
+from vit_jax.training import agreement, coordination
 
 HERE = pathlib.Path(__file__).parent
 SAME_COMMAND = "; start all of them with the same command."
@@ -47,6 +47,7 @@ SENTENCES = {
   "weights": r"process 1 has weights=\w+, process 0 has \w+; give all of them the same files to st",
   "vocabulary": r"process 1 has vocabulary=abc, process 0 has abd; give all of them the same files",
   "step": "process 1 has step=20, process 0 has 40; look whether all of them see the same files in",
+  "a_run_that_is_going_on": r"(process 0: )?another process is training in \S+/run; wait for it",
   "an_older_version_that_tells_nothing": "process 1 has not told within 1 s what it runs, as this",
   "a_mistake_of_the_second_alone": "(process 1: )?config.oops is not a known key",
   "a_mistake_of_the_first_alone": "(process 0: )?config.oops is not a known key",
@@ -110,5 +111,5 @@ def test_one_process_compares_nothing():
   agreement.check_start(None, None)
   agreement.check_data(None)
   agreement.check_model(None, None)
-  agreement.leave("")
+  coordination.leave("")
   assert agreement.check({"any": object()}) == ""

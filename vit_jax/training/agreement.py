@@ -3,22 +3,16 @@
 """Whether the processes of a run agree: compared before they work together, and told by name.
 
 Processes that differ in a learning rate train another model without a word; those that differ in
-how often they evaluate wait for each other for ever. So each process lays its facts into the
-key-value store of JAX's coordination service, the first process compares them, and its verdict ends
-all of them or none. Without several processes nothing happens here.
-
-The store is reached by a private name (`processes.state`). The public way,
-`multihost_utils.process_allgather`, compiles a program over all devices, which hangs or aborts
-where processes differ in what is compared here: their versions, their devices, or who has failed
-before. The store needs neither a backend nor a program. Versions are compared first, and only then
-is something asked of JAX that depends on them.
+how often they evaluate wait for each other for ever. So each process tells its facts, the first
+process compares them, and its verdict ends all of them or none. Versions are compared first, and
+only then is something asked of JAX that depends on them. Without several processes nothing happens
+here.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -36,7 +30,8 @@ from etils import epath
 
 import vit_jax
 from vit_jax.errors import UserError
-from vit_jax.training import continuation, processes, restore
+from vit_jax.training import continuation, coordination, processes, restore
+from vit_jax.training.coordination import Disagreement
 from vit_jax.training.data_record import Record
 from vit_jax.training.plan import Plan
 from vit_jax.training.run_data import RunData
@@ -45,7 +40,6 @@ FIRST_SECONDS = 60.0  # For the first check, which comes right after joining.
 # For the others: a data set opens in a second here and in minutes there. A process that dies
 # meanwhile ends this one earlier, by its missing heartbeats.
 SECONDS = 3600.0
-LEAVE_SECONDS = 5.0  # For the others to hear why this process ends.
 SHARED_SECONDS = 2.0  # Until a file that another host has written has to be seen.
 
 # What drives the devices; and what decides initial weights, their updates, the order of examples
@@ -64,37 +58,6 @@ _SAMPLED = 8  # Examples of a split without files whose content is compared.
 _SHOWN = 60  # Characters of a long value that a sentence shows,
 _SIDES = 4  # and how many values.
 _ABSENT = "nothing"  # The value of a fact that only others have; no JSON.
-_PREFIX = "vit_jax/agreement"
-
-_round = 0  # Checks that this process has passed; the same number in all of them.
-
-
-class Disagreement(UserError):
-  """The processes of a run differ. All of them raise it, with the same sentence."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Session:
-  """This process among the others: the client of their store, its number, and their count."""
-
-  client: Any
-  index: int
-  count: int
-
-  def put(self, key: str, value: Any) -> None:
-    self.client.key_value_set(f"{_PREFIX}/{key}", json.dumps(value), allow_overwrite=True)
-
-  def get(self, key: str, seconds: float) -> Any:
-    """Raises JaxRuntimeError if nothing comes under `key` within so many seconds."""
-    return json.loads(self.client.blocking_key_value_get(f"{_PREFIX}/{key}", round(seconds * 1000)))
-
-
-def _session() -> _Session | None:
-  """None unless `jax.distributed` has joined several processes. Starts no backend."""
-  state = processes.state()
-  if state.client is None or state.num_processes == 1:
-    return None
-  return _Session(state.client, state.process_id, state.num_processes)
 
 
 def check(facts: Mapping[str, Any], advice: str = "", *, seconds: float = SECONDS) -> str:
@@ -111,39 +74,16 @@ def check(facts: Mapping[str, Any], advice: str = "", *, seconds: float = SECOND
   Raises:
     Disagreement: facts differ, or a process has ended with a `UserError` before it came here.
   """
-  global _round
-  session = _session()
-  if session is None:
+  if not coordination.has_others():
     return ""
-  now, _round = _round, _round + 1
-  session.put(f"{now}/{session.index}", {name: _short(value) for name, value in facts.items()})
-  if session.index == 0:
-    verdict = [_judge(session, now, advice, seconds), secrets.token_hex(8)]
-    session.put(f"{now}/verdict", verdict)
-  # The first process may have come later, and then waits as long as it may.
-  problem, word = session.get(f"{now}/verdict", 2 * seconds)
+  problem, word = coordination.exchange(
+    {name: _short(value) for name, value in facts.items()},
+    lambda told: [difference(told, advice), secrets.token_hex(8)],
+    seconds=seconds,
+  )
   if problem:
     raise Disagreement(problem)
   return word
-
-
-def _judge(session: _Session, now: int, advice: str, seconds: float) -> str | None:
-  """The sentence about the first difference; None if there is none."""
-  told, until = [], time.monotonic() + seconds
-  for process in range(session.count):
-    try:
-      told.append(session.get(f"{now}/{process}", max(1.0, until - time.monotonic())))
-    except jax.errors.JaxRuntimeError as error:
-      if "DEADLINE_EXCEEDED" not in str(error):
-        raise
-      return (
-        f"process {process} has not told within {seconds:.0f} s what it runs, as this version of "
-        "vit_jax does after joining; run the same version in all of them, and look at its log."
-      )
-  ended = [(k, own) for k, own in enumerate(told) if isinstance(own, str)]
-  if ended:
-    return f"process {ended[0][0]}: {ended[0][1]}"
-  return difference(told, advice)
 
 
 def difference(told: Sequence[Mapping[str, Any]], advice: str) -> str | None:
@@ -201,31 +141,15 @@ def _short(value: Any) -> Any:
   return f"{text[:_SHOWN]}... (digest {hashlib.sha256(text.encode()).hexdigest()[:12]})"
 
 
-def leave(sentence: str) -> None:
-  """Tells the others why this process ends, so that the check they wait in ends them too.
-
-  The first process, whose end ends the store, waits a little until all have heard it.
-  """
-  session = _session()
-  if session is None:
-    return
-  with contextlib.suppress(jax.errors.JaxRuntimeError):  # They may be gone.
-    session.put(f"{_round}/{session.index}", sentence)
-    if session.index:
-      session.put(f"left/{session.index}", True)
-      return
-    session.put(f"{_round}/verdict", [f"process 0: {sentence}", ""])
-    until = time.monotonic() + LEAVE_SECONDS
-    for process in range(1, session.count):
-      session.get(f"left/{process}", max(0.01, until - time.monotonic()))
-    time.sleep(0.2)  # They are ending, which the end of the store would disturb.
-
-
 def check_software() -> None:
   """Raises `Disagreement` unless all processes run the same code; before a backend is started."""
-  if session := _session():
+  if coordination.has_others():
     advice = "install the same versions and run the same code in all of them"
-    check({"processes": session.count}, "give all of them the same number", seconds=FIRST_SECONDS)
+    check(
+      {"processes": processes.state().num_processes},
+      "give all of them the same number",
+      seconds=FIRST_SECONDS,
+    )
     check({**_versions(), **_code()}, advice)
 
 
@@ -253,7 +177,7 @@ def _code() -> dict[str, str]:
 
 def check_start(plan: Plan, workdir: epath.Path) -> None:
   """Raises unless all processes have the same plan, like devices, and the same work directory."""
-  if not _session():
+  if not coordination.has_others():
     return
   config = {f"config.{k}": v for k, v in continuation.flatten(plan.to_dict()).items()}
   check(config, "start all of them with the same command")
@@ -281,15 +205,15 @@ def _check_shared(workdir: epath.Path) -> None:
 
   The file's name is new, so that no host has it in a cache as one that is not there.
   """
-  session = _session()
+  index = processes.state().process_id
   name = f".processes-{check({})}"
   with contextlib.ExitStack() as written:
-    if session.index == 0:
+    if index == 0:
       written.enter_context(_written(workdir, name))
     check({})
-    if session.index:
+    if index:
       _wait_for(workdir, name)
-      with _written(workdir, f"{name}-{session.index}", parents=False):
+      with _written(workdir, f"{name}-{index}", parents=False):
         pass
     check({})
 
@@ -332,7 +256,7 @@ def _wait_for(workdir: epath.Path, name: str) -> None:
 
 def check_data(data: RunData) -> None:
   """Raises `Disagreement` unless all processes have the same classes and examples."""
-  if not _session():
+  if not coordination.has_others():
     return
   facts = {"classes": len(data.dataset.class_names), "class_names": data.dataset.class_names}
   for split, source in data.sources.items():
@@ -369,7 +293,7 @@ def check_model(info: restore.RunInfo, variables: Any) -> None:
     info: of the run.
     variables: read from files, which may be other ones on each host; None if they are made anew.
   """
-  if not _session():
+  if not coordination.has_others():
     return
   facts = continuation.flatten({k: v for k, v in info.to_dict().items() if k != "config"})
   facts["weights"] = _digest_of_arrays(variables)

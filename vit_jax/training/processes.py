@@ -268,7 +268,7 @@ def ends_alone(command: str) -> Iterator[None]:
   A usual exit would wait for the others, who wait for this one; so they see that it is gone.
   The first process speaks; the others only of what happens to them.
   """
-  from vit_jax.training import agreement
+  from vit_jax.training import coordination
 
   index = state().process_id
   if index:
@@ -284,9 +284,9 @@ def ends_alone(command: str) -> Iterator[None]:
       print(f"{error}\nvit-jax {command}: {lost()}", file=sys.stderr)
       _end(Lost.exit_code)
     if isinstance(error, UserError | Diverged):
-      who = "" if isinstance(error, agreement.Disagreement) else f"process {index}: "
+      who = "" if isinstance(error, coordination.Disagreement) else f"process {index}: "
       print(f"vit-jax {command}: {who}{error}", file=sys.stderr, flush=True)
-      agreement.leave(str(error))
+      coordination.leave(str(error))
       _end(error.exit_code)
     traceback.print_exc()
     _end(1)
