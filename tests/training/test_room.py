@@ -93,7 +93,7 @@ def test_what_suffices_is_named_with_its_figures(told, case, change):
   assert 1.1 * changed < as_it_is
   mib = lambda size: f"{size / 2**20:.1f} MiB"
   assert sentence == (
-    f"the devices have too little memory for this step, which needs {mib(as_it_is)} of "
+    f"the devices have too little memory for this run, which needs {mib(as_it_is)} of "
     f"{mib(1.1 * changed)}. By a dry run {change} would suffice ({mib(changed)})."
   )
 
@@ -103,7 +103,7 @@ def test_without_any_that_suffices_it_says_what_remains(told):
   (as_it_is, changed), (_, _, sentence) = told["fsdp"]
   mib = lambda size: f"{size / 2**20:.1f} MiB"
   assert sentence == (
-    f"the devices have too little memory for this step, which needs {mib(as_it_is)} of 0.0 MiB. "
+    f"the devices have too little memory for this run, which needs {mib(as_it_is)} of 0.0 MiB. "
     f"By a dry run --config.mesh.data=1 --config.mesh.fsdp=2 ({mib(changed)}) would not suffice. "
     "What remains is a smaller batch, image or model, or more or larger chips: `vit-jax plan "
     "--search` with this config finds what fits other chips."
@@ -202,7 +202,7 @@ def test_alternatives_that_do_not_suffice_are_named(monkeypatch):
   with pytest.raises(UserError) as caught:
     failing(make_plan(tiny.config()))
   assert str(caught.value) == (
-    "the devices have too little memory for this step, which needs more than 16.0 GiB. By a dry "
+    "the devices have too little memory for this run, which needs more than 16.0 GiB. By a dry "
     "run --config.batch=64 --config.mesh.fsdp=4 would suffice (10.0 GiB, with another batch and so "
     "another recipe), but not --config.accum_steps=8 (17.0 GiB) or --config.model.remat=full."
   )

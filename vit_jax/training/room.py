@@ -99,7 +99,7 @@ def _knobs(plan: Plan, mesh: jax.sharding.Mesh, reason: str) -> str:
     "a smaller config.batch",
   ]
   return (
-    f"the devices have too little memory for this step ({reason}); try "
+    f"the devices have too little memory for this run ({reason}); try "
     f"{', '.join(filter(None, knobs))}. `vit-jax plan --search` with this config and your "
     "chips finds what fits."
   )
@@ -110,12 +110,12 @@ def _found(plan: Plan, trials: list[Trial], room: int, reason: str) -> str:
   as_it_is, *changed = trials
   if as_it_is.fits:
     return (
-      f"the devices ran out of memory ({reason}), though by a dry run the training step needs "
+      f"the devices ran out of memory ({reason}), though by a dry run the run needs "
       f"{_size(as_it_is.total)} of {_size(room)}; if it was in evaluation, try a smaller "
       f"--config.batch_eval (now {plan.batch_eval}), else end what else uses these devices."
     )
   needs = "more than" if as_it_is.total is None else f"{_size(as_it_is.total)} of"
-  told = f"the devices have too little memory for this step, which needs {needs} {_size(room)}."
+  told = f"the devices have too little memory for this run, which needs {needs} {_size(room)}."
   if not changed or not changed[-1].fits:
     tried = f" By a dry run {_either(changed)} would not suffice." if changed else ""
     return (
