@@ -21,8 +21,8 @@ with --distributed, elsewhere with an address of the first and the number of eac
   vit-jax train ... --coordinator=10.0.0.1:1234 --processes=2 --process=0
 
 Any key of the config can be set as --config.KEY=VALUE (--config.model.num_layers=2).
-Exit codes: 0 done, 2 a mistake in the call, 3 diverged, 69 another process was lost, 75 stopped
-with everything saved.
+Exit codes: 0 done, 2 a mistake in the call, 3 diverged, 69 another process was lost or the run
+hung (the same command goes on), 75 stopped with everything saved.
 """
 
 
