@@ -185,9 +185,8 @@ class Plan:
   batch_eval: int = key(512, AT_LEAST_1)
   eval_every: int = key(100, NOT_NEGATIVE)
   checkpoint_every: int = key(1000, NOT_NEGATIVE)
-  checkpoint_minutes: float = key(
-    0.0, NOT_NEGATIVE
-  )  # Also when so many have passed since the last.
+  # A checkpoint also when so many have passed since the last one; 0: none.
+  checkpoint_minutes: float = key(0.0, NOT_NEGATIVE)
   # Checkpoints, beside the best one: if the last is damaged, the other is used.
   keep_last: int = key(2, Range(2), advice=", so that a run survives damage to its last checkpoint")
   keep_every: int = key(0, NOT_NEGATIVE)  # Those of multiples of this step are kept for good.
