@@ -172,6 +172,7 @@ def test_a_row_of_other_assumptions_is_estimated_anew_from_its_program(
   rows = {one.key: result(scaling, one) for one in scaling.ROWS}
   rows[row.key]["assumptions"] = "None."
   scaling.save(out, {"machine": {}, "rows": rows})
+  monkeypatch.setattr(scaling, "machine", lambda *packages: {"cpu": "any"})
   monkeypatch.setattr(scaling.concurrent.futures, "ProcessPoolExecutor", Process)
   monkeypatch.setattr(sys, "argv", ["scaling.py", f"--out={out}"])
   scaling.main()
