@@ -4,6 +4,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -32,3 +33,11 @@ def usual_log_level():
   """Commands raise it for their process; the tests after them see what users of the library do."""
   yield
   logging.getLogger("vit_jax").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def hangups_are_heard():
+  """SIGHUP has its usual effect, here and in programs that are started; `nohup` has it ignored."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)

@@ -25,6 +25,8 @@ from vit_jax import errors
 from vit_jax.cli import configuration, train
 from vit_jax.training import plan, processes
 
+pytestmark = pytest.mark.usefixtures("hangups_are_heard")
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "many-hosts.md").read_text()
 TOOLS = {

@@ -19,6 +19,8 @@ from test_processes import wait_for_step
 from vit_jax.training import hangup
 from vit_jax.training.preemption import StopSignal
 
+pytestmark = pytest.mark.usefixtures("hangups_are_heard")
+
 CONFIG = """
 import tiny_run
 def get_config():

@@ -164,6 +164,7 @@ def _killed_and_continued(name, workdir, moment, continues_at, caplog):
   return results
 
 
+@pytest.mark.usefixtures("hangups_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stops_on_request_and_continues(finished, tmp_path, number):
   before = signal.getsignal(number)
