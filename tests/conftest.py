@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tests share: a CPU backend, quick compilation, and an importable torchvision."""
 
+import gc
 import logging
 import os
 import signal
@@ -26,6 +27,12 @@ import torch
 
 # Its threads wait for work in a loop, and take from the other workers what they don't use.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+  """Spares the collector what stays: it takes a tenth of the time, mostly for imported modules."""
+  gc.collect()
+  gc.freeze()
 
 
 @pytest.fixture(autouse=True)
