@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small ViT with noise on every leaf, and its logits: what the checkpoint tests share."""
 
+import compiled
 import flax.traverse_util
-import jax
 import numpy as np
 
 from vit_jax.models.registry import create_model
@@ -22,12 +22,7 @@ def images(height=SIZE, width=None, seed=3):
 def tiny(seed=0, size=(SIZE, SIZE), name=NAME, **fields):
   """Returns (model, variables) with normal noise everywhere."""
   model = create_model(name, **{**FIELDS, "num_classes": CLASSES, **fields})
-  rng = np.random.default_rng(seed)
-  variables = jax.eval_shape(
-    lambda key: model.init(key, np.zeros((1, *size, 3), np.float32)), jax.random.key(0)
-  )
-  noise = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
-  return model, jax.tree.map(noise, variables)
+  return model, compiled.noise(model, np.zeros((1, *size, 3), np.float32), seed=seed)
 
 
 def flatten(variables):

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 import small_lit
 import tiny_run
-from compiled import apply
+from compiled import apply, noise
 
 from vit_jax.data import transforms
 from vit_jax.data.text import TOKENIZERS, ByteTokenizer, make_tokenizer
@@ -45,9 +45,7 @@ def towers():
     bias_init=-10.0,
   )
   inputs = np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 24), np.int32)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
-  rng = np.random.default_rng(0)
-  return model, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+  return model, noise(model, *inputs)
 
 
 def unit(x):

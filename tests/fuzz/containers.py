@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import compiled
 import grain
 import jax
 import numpy as np
@@ -152,11 +153,7 @@ def parsed(content: bytes) -> Any:
 def tiny() -> tuple[Any, Any]:
   """A ViT of one layer with other values in every leaf."""
   model = create_model(NAME, num_classes=len(CLASSES), **FIELDS)
-  shapes = jax.eval_shape(
-    lambda key: model.init(key, np.zeros((1, SIDE, SIDE, 3), np.float32)), jax.random.key(0)
-  )
-  rng = np.random.default_rng(0)
-  return model, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+  return model, compiled.noise(model, np.zeros((1, SIDE, SIDE, 3), np.float32))
 
 
 def save(path: Path) -> None:

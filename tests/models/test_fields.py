@@ -166,7 +166,7 @@ def test_what_goes_with_what_is_seen_where_the_file_is_known(tmp_path):
   """Of a file, whose width is not the row's, the heads do not have to divide the row's."""
   fields = dict(hidden_size=20, num_heads=5, num_layers=1, mlp_dim=8, num_classes=2)
   model = vit_jax.create_model("ViT-B_16", **fields)
-  variables = compiled.init(model, np.zeros((1, 32, 32, 3), np.float32))
+  variables = compiled.noise(model, np.zeros((1, 32, 32, 3), np.float32))
   vit_jax.save_checkpoint(tmp_path / "mine.npz", model, variables)
   again, _ = vit_jax.from_pretrained("ViT-B_16", tmp_path / "mine.npz", num_heads=5)
   assert (again.hidden_size, again.num_heads) == (20, 5)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 
+import compiled
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,10 +49,7 @@ def pairs(size=16, seed=0):
 
 def noise(model):
   """Variables that are nowhere zero."""
-  inputs = np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 24), np.int32)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
-  rng = np.random.default_rng(0)
-  return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+  return compiled.noise(model, np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 24), np.int32))
 
 
 def make_step(model, optimizer, *, loss="softmax", frozen=None):
@@ -205,9 +203,9 @@ def test_nothing_is_computed_backwards_for_a_frozen_tower():
   for loss, bias, frozen in CASES:  # Beside the towers the losses cost nothing.
     model = lit(bias_init=bias)
     state, step = setup(model, optax.sgd(100.0), loss=loss, frozen=frozen)
-    compiled = step.lower(state, pairs(), None).compile()
-    flops[frozen] = compiled.cost_analysis()["flops"]
-    names = re.findall(r'op_name="([^"]*)"', compiled.as_text())
+    program = step.lower(state, pairs(), None).compile()
+    flops[frozen] = program.cost_analysis()["flops"]
+    names = re.findall(r'op_name="([^"]*)"', program.as_text())
     backwards[frozen] = [n for n in names if "transpose(" in n and "/img/" in n]
   forward = jax.jit(lambda params: model.img.apply({"params": params}, jnp.zeros((16, 8, 8, 3))))
   forward = forward.lower(state.params["img"]).compile().cost_analysis()["flops"]

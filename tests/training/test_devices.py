@@ -4,6 +4,7 @@
 
 import json
 
+import compiled
 import jax
 import numpy as np
 import optax
@@ -93,9 +94,7 @@ def losses(run, mesh, steps=STEPS):
   mesh = mesh_lib.make_mesh(MESHES[mesh])
   optimizer = optax.sgd(rate, momentum=0.9)
   inputs = example_inputs(model, np.zeros((1, SIZE, SIZE, 3), np.float32))
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
-  rng = np.random.default_rng(0)  # No leaf is zero, as a new head would be.
-  variables = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+  variables = compiled.noise(model, *inputs)
   if two_towers:  # Near their usual values, which no noise has.
     variables["params"] |= {"t": np.log([10.0], dtype=np.float32)}
     variables["params"] |= {"b": np.float32([-10.0])} if "bias_init" in fields else {}
@@ -112,6 +111,7 @@ def losses(run, mesh, steps=STEPS):
     frozen=frozen,
     state_shardings=shardings,
   )
+  rng = np.random.default_rng(1)
   teacher = rng.normal(size=(SIZE * SIZE * 3, CLASSES)).astype(np.float32)
   found = []
   for _ in range(steps):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_run as tiny
-from compiled import apply
+from compiled import apply, noise
 
 from vit_jax import save_checkpoint
 from vit_jax.checkpoints import preprocessing, tree
@@ -31,12 +31,6 @@ from vit_jax.training.task import make_task
 
 SMALL = dict(patch_size=4, hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2, num_classes=10)
 DIGITS = tuple("0123456789")
-
-
-def noisy(model, *inputs, seed=0):
-  rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
-  return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
 
 def a_batch(size=8, side=8):
@@ -57,7 +51,7 @@ def test_the_loss_is_the_papers(name, loss):
   heads = {"average_heads": False} if "distilled" in name else {}
   model = create_model(name, **SMALL, **heads)
   batch, key = a_batch(), jax.random.key(0)
-  variables = noisy(model, jnp.zeros((1, 8, 8, 1)))
+  variables = noise(model, jnp.zeros((1, 8, 8, 1)))
   fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
   plan = DistillPlan(teacher="", loss=loss, tau=2.0, weight=0.3)
   options = dict(mean=(0.5,), std=(0.25,), label_smoothing=0.1, mixup=0.8, num_classes=10)
@@ -90,7 +84,7 @@ def test_the_loss_is_the_papers(name, loss):
 def test_what_is_not_asked_for_is_off():
   """Neither labels are smoothed nor images mixed."""
   model = create_model("DeiT-Ti_16", **SMALL)
-  params, key = noisy(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
+  params, key = noise(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
   fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
   compare = teacher.comparison(DistillPlan(teacher=""))
   options = dict(compare=compare, weight=0.25, mean=(0.5,), std=(0.5,))
@@ -110,7 +104,7 @@ def test_what_is_not_asked_for_is_off():
 
 def test_each_head_learns_from_its_own_target():
   model = create_model("DeiT-Ti_16-distilled", **SMALL, average_heads=False)
-  variables, key = noisy(model, jnp.zeros((1, 8, 8, 1))), jax.random.key(0)
+  variables, key = noise(model, jnp.zeros((1, 8, 8, 1))), jax.random.key(0)
   fixed = np.random.default_rng(2).normal(0, 0.01, (64, 10)).astype(np.float32)
   norms = {}
   for weight in (0.0, 1.0):
@@ -133,7 +127,7 @@ def test_each_head_learns_from_its_own_target():
 def test_a_teacher_sees_its_own_size_channels_and_normalisation():
   model = create_model("BiT-R50x1", num_units=(1,), width_factor=0.5, num_classes=10)
   spec = transforms.Preprocessing(crop=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-  variables = noisy(model, jnp.zeros((1, 16, 16, 3)))
+  variables = noise(model, jnp.zeros((1, 16, 16, 3)))
   images = a_batch()["image"]
   big = np.repeat(
     jax.image.resize(np.float32(images), (8, 16, 16, 1), "bilinear"), 3, axis=-1
@@ -184,7 +178,7 @@ def test_a_taught_run_and_its_continuation(taught_by, tmp_path):
   fields = dict(tiny.config().model)
   other = tmp_path / "other.npz"
   model = create_model(fields.pop("name"), **fields, num_classes=10)
-  save_checkpoint(other, model, noisy(model, jnp.zeros((1, 8, 8, 1))))
+  save_checkpoint(other, model, noise(model, jnp.zeros((1, 8, 8, 1))))
   replaced = tiny.config(**dict(config, distill=dict(teacher="ViT-Ti_16", checkpoint=str(other))))
   before = (tmp_path / "part" / "config.json").read_text()
   with pytest.raises(UserError, match="is not the teacher that this run has learned from"):
@@ -360,7 +354,7 @@ def test_cached_answers_are_the_teachers_of_whole_images(taught_by):
   # Each example brings its own; without augmentation the loss is that of a teacher who is asked.
   batch = next(loader.TrainLoader(train, plan.pp, batch_size=8, seed=0, rows=rows).iterator())
   model = create_model("DeiT-Ti_16", **SMALL)
-  params, key = noisy(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
+  params, key = noise(model, jnp.zeros((1, 8, 8, 1)))["params"], jax.random.key(0)
   objective = jax.jit(task.objective(model))
   cached, _ = objective(params, {}, batch, key, key, None)
   del batch["teacher"]

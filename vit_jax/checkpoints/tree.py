@@ -6,10 +6,12 @@ Checkpoints are handled flat, `{"Transformer/encoder_norm/scale": array, ...}`, 
 even where the model scans over its layers; only `to_tree` and `from_tree` know about stacking.
 """
 
+import functools
 import itertools
 import logging
 import math
 import re
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -148,7 +150,7 @@ def is_scanned(model: nn.Module) -> bool:
 
 def expected_shapes(
   model: nn.Module, image_size: tuple[int, int], channels: int = 3
-) -> dict[str, tuple[int, ...]]:
+) -> Mapping[str, tuple[int, ...]]:
   """Shape of every leaf of `model` at an image size, flat and per layer, without computing.
 
   Leaves are the parameters, and batch statistics under STATISTICS.
@@ -156,8 +158,12 @@ def expected_shapes(
   return input_shapes(model, jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32))
 
 
-def input_shapes(model: nn.Module, x: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
-  """Shape of every leaf of a model, or of a tower, for an input of this shape and dtype."""
+@functools.lru_cache(maxsize=64)
+def input_shapes(model: nn.Module, x: jax.ShapeDtypeStruct) -> Mapping[str, tuple[int, ...]]:
+  """Shape of every leaf of a model, or of a tower, for an input of this shape and dtype.
+
+  Tracing takes most of the time of opening a small file, so what is known is kept.
+  """
   # One traced layer stands for all of them, which keeps this quick for deep models.
   quick = model.clone(scan_layers=True) if hasattr(model, "scan_layers") else model
   variables = jax.eval_shape(lambda key, x: quick.init(key, x, train=False), jax.random.key(0), x)
@@ -172,7 +178,7 @@ def input_shapes(model: nn.Module, x: jax.ShapeDtypeStruct) -> dict[str, tuple[i
       continue
     for layer in range(leaf.shape[0]):
       shapes[f"{match[1]}_{layer}/{match[2]}"] = leaf.shape[1:]
-  return shapes
+  return types.MappingProxyType(shapes)
 
 
 def _ranges(numbers: Iterable[int]) -> str:
