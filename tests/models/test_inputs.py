@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_finite import QUICK, VIT, towers
+from small_models import QUICK, VIT, towers
 
 import vit_jax
 from vit_jax.errors import UserError
