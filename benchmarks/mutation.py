@@ -252,7 +252,7 @@ def attempt(work, mutant, sound):
 
 def prepare(work):
   """Copies the repository, where all are tried, and imports what takes long."""
-  ignored = shutil.ignore_patterns("__pycache__", ".git", "docs")
+  ignored = shutil.ignore_patterns("__pycache__", ".git")
   shutil.copytree(ROOT, work, dirs_exist_ok=True, ignore=ignored)
   if not (work / "vit_jax/configs").exists():
     (work / "vit_jax/configs").symlink_to("../configs")

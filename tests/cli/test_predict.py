@@ -134,6 +134,21 @@ def test_the_order_is_that_of_the_logits_where_probabilities_are_rounded(said, m
   assert said("a.png")[1] == "a.png  寿司 100.0%  light 0.0%  dark 0.0%\n"
 
 
+def test_ties_go_to_the_class_that_is_named_first(said, monkeypatch):
+  names = tuple(f"class {k}" for k in range(64))
+
+  class Undecided(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+      return jnp.tile(jnp.where(jnp.arange(64) % 3, 1.0, 2.0), (len(images), 1))
+
+  found = classifier.Classifier("none", Undecided(), {}, SPEC, names)
+  monkeypatch.setattr(subject, "load", lambda *arguments: found)
+  photo("a.png")
+  [row] = json.loads(said("--json", "--top=3", "a.png")[1])
+  assert [c["name"] for c in row["classes"]] == ["class 0", "class 3", "class 6"]
+
+
 def test_evaluate_prints_null_for_nan(monkeypatch, capsys):
   result = {"accuracy": 0.5, "loss": float("nan"), "examples": 2}
   examples = classifier.Examples("val", None, "photos", NAMES)
