@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that the command line turns into one sentence and an exit code."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class UserError(ValueError):
   """A mistake of the user's, told in one sentence: what was wrong, expected, and to do. Exit 2."""
@@ -33,3 +36,10 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
 
   near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
   return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+  """Returns `known[name]`, or raises a UserError that names the choices."""
+  if name not in known:
+    raise UserError(f"{kind}={name!r} is not known; choose from: {', '.join(known)}.")
+  return known[name]

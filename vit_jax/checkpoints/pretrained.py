@@ -31,9 +31,8 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, TOLD_BY_FILES, Source, family_of
 from vit_jax.checkpoints.resample import RESIZE_METHODS
-from vit_jax.errors import UserError, nearest
+from vit_jax.errors import UserError, choose, nearest
 from vit_jax.models import registry
-from vit_jax.models.layers import choose
 
 logger = logging.getLogger(__name__)
 

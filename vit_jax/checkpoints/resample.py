@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vit_jax.models.layers import choose
+from vit_jax.errors import choose
 
 Grid = tuple[int, int]
 

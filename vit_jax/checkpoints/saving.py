@@ -28,9 +28,8 @@ from vit_jax.checkpoints import metadata as metadata_lib
 from vit_jax.checkpoints.metadata import FORMAT, VERSION
 from vit_jax.checkpoints.reading import NUMERICS
 from vit_jax.checkpoints.tree import Flat
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, choose
 from vit_jax.models import registry
-from vit_jax.models.layers import choose
 from vit_jax.models.lit import TwoTowers
 from vit_jax.models.mobilevit import MobileTransformer
 

@@ -13,7 +13,7 @@ import flax.linen as nn
 import numpy as np
 
 from vit_jax import keys
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, choose
 from vit_jax.models import layers
 from vit_jax.models.metaformer import FINAL_NORMS, TOKEN_MIXERS
 from vit_jax.models.positions import POSITION_EMBEDDINGS
@@ -124,7 +124,7 @@ def _check_field(shown: str, module: type[nn.Module], field: str, value: Any) ->
   if not keys.fits(value, hint):
     raise UserError(f"{shown}={value!r} is not {keys.name_of(hint)}.")
   for choice in (value if isinstance(value, tuple) else (value,)) if field in CHOICES else ():
-    layers.choose(shown, choice, CHOICES[field])
+    choose(shown, choice, CHOICES[field])
   values = next(values for pattern, values in RANGES if fnmatch.fnmatchcase(field, pattern))
   if value not in values:
     raise UserError(keys.out_of_range(shown, value, values))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, choose
 
 Dtype = Any
 
@@ -159,13 +159,6 @@ REMAT_POLICIES = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-
-def choose(kind: str, name: str, known: dict[str, Any]) -> Any:
-  """Returns `known[name]`, or raises a UserError that names the choices."""
-  if name not in known:
-    raise UserError(f"{kind}={name!r} is not known; choose from: {', '.join(known)}.")
-  return known[name]
 
 
 def captures(module: nn.Module, collection: str) -> bool:

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, choose
 from vit_jax.models.layers import (
   Attention,
   DropPath,
@@ -25,7 +25,6 @@ from vit_jax.models.layers import (
   MlpBlock,
   capture,
   check_images,
-  choose,
   computed_once,
   head_init,
 )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, choose
 from vit_jax.models.layers import (
   ACTIVATIONS,
   BatchNorm,
@@ -23,7 +23,6 @@ from vit_jax.models.layers import (
   LayerNorm,
   capture,
   check_images,
-  choose,
   head_init,
 )
 from vit_jax.models.vit import EncoderBlock

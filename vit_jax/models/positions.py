@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.errors import UserError
-from vit_jax.models.layers import check_sized, choose
+from vit_jax.errors import UserError, choose
+from vit_jax.models.layers import check_sized
 
 POSITION_EMBEDDINGS = {
   "none": "no information about position: a bag of patches",

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers import Dtype, GroupNorm, choose
+from vit_jax.errors import choose
+from vit_jax.models.layers import Dtype, GroupNorm
 
 # Divisor of (w - mean), from the variance over a filter's inputs. Each origin of weights has its
 # own epsilon, and the wrong one changes the logits.

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_jax.errors import choose
 from vit_jax.models.layers import (
   Attention,
   DropPath,
@@ -25,7 +26,6 @@ from vit_jax.models.layers import (
   apply_blocks,
   capture,
   check_images,
-  choose,
   computed_once,
   head_init,
   patchify_check,
