@@ -32,8 +32,9 @@ def generate(model: str, file: str) -> None:
   """Writes a file as the released ones, with noise on every leaf."""
   import numpy as np
 
-  from vit_jax.checkpoints import npz, tree
+  from vit_jax.checkpoints import npz
   from vit_jax.models import registry
+  from vit_jax.params import tree
 
   shapes = tree.expected_shapes(registry.create_model(model, num_classes=1000), (224, 224))
   rng = np.random.default_rng(0)
@@ -67,8 +68,8 @@ def loaded(model: str, file: str, **fields: bool) -> float:
   """`from_pretrained`; returns seconds of tracing."""
   import jax
 
-  from vit_jax.checkpoints import tree
   from vit_jax.checkpoints.pretrained import from_pretrained
+  from vit_jax.params import tree
 
   traced, expected_shapes = [], tree.expected_shapes
 

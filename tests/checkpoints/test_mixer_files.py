@@ -14,10 +14,10 @@ from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.checkpoints.tree import stack_layers
 from vit_jax.cli.app import main
 from vit_jax.errors import UserError
 from vit_jax.models.registry import create_model
+from vit_jax.params.tree import stack_layers
 
 NAME = "Mixer-S_16"
 FIELDS = dict(hidden_dim=32, num_blocks=3, tokens_mlp_dim=24, channels_mlp_dim=48)

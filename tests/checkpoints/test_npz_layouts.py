@@ -13,7 +13,7 @@ from tiny_model import FIELDS, NAME, assert_equal, flatten, images, tiny
 from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.checkpoints.tree import stack_layers
+from vit_jax.params.tree import stack_layers
 
 OLD_NUMBERS = {
   "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",

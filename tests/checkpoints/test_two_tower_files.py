@@ -24,9 +24,9 @@ from vit_jax.checkpoints.npz import METADATA
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.reading import read_metadata
 from vit_jax.checkpoints.saving import describe, save_checkpoint
-from vit_jax.checkpoints.tree import stack_layers
 from vit_jax.errors import UserError
 from vit_jax.models.registry import create_model, list_models
+from vit_jax.params.tree import stack_layers
 
 NAME = "LiT-B16B_2"
 SMALL = dict(num_layers=2, hidden_size=16, num_heads=2, mlp_dim=32)

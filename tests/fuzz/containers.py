@@ -32,12 +32,12 @@ from vit_jax.checkpoints import npz, pretrained, reading
 from vit_jax.checkpoints import preprocessing as preprocessing_lib
 from vit_jax.checkpoints import torch as torch_names
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.checkpoints.tree import from_variables
 from vit_jax.data import captions, sources
 from vit_jax.data.decode import decode
 from vit_jax.data.splits import choose
 from vit_jax.evaluation import zeroshot
 from vit_jax.models.registry import create_model, get_entry
+from vit_jax.params.tree import from_variables
 from vit_jax.training import data_record, records, restore, results, run_data
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.plan import make_plan

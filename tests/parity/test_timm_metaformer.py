@@ -22,9 +22,9 @@ import vit_jax
 from vit_jax.checkpoints.metaformer import RELEASED_TO_OURS, TIMM_TO_OURS
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.checkpoints.tables import HEADS_IN, HEADS_OUT, LINEAR, dense, to_theirs
-from vit_jax.checkpoints.tree import from_tree
 from vit_jax.models.registry import MODELS, create_model
+from vit_jax.params.tables import HEADS_IN, HEADS_OUT, LINEAR, dense, to_theirs
+from vit_jax.params.tree import from_tree
 
 # Model, depths and image size: the native one, and one that no stride divides.
 CASES = {

@@ -18,12 +18,13 @@ import torch
 import transformers
 from oracle import CLASSES, VISIBLE, logits, noisy_variables, relative_error, with_noise
 
-from vit_jax.checkpoints import counterpart, mobilevit, tree
+from vit_jax.checkpoints import counterpart, mobilevit
 from vit_jax.checkpoints import torch as torch_names
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.checkpoints.tables import to_ours, without_counters
 from vit_jax.models.registry import MODELS, create_model
+from vit_jax.params import tree
+from vit_jax.params.tables import to_ours, without_counters
 
 SHALLOW = dict(num_layers=(1, 1, 1))
 # Model, fields and image size: the native one, and one that neither strides nor patches divide,

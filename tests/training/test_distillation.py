@@ -16,11 +16,12 @@ import tiny_run as tiny
 from compiled import apply, noise
 
 from vit_jax import save_checkpoint
-from vit_jax.checkpoints import preprocessing, tree
+from vit_jax.checkpoints import preprocessing
 from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
 from vit_jax.models.registry import create_model
+from vit_jax.params import tree
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import objectives, progress, restore, teacher
 from vit_jax.training.checkpointing import Checkpointer

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.grids import COLUMNS, POSITIONS, RELATIVE, ROWS, TOKEN_MIXING
-from vit_jax.checkpoints.resample import Grid, resize_filters, resize_grid
-from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError, nearest
+from vit_jax.params.resample import Grid, resize_filters, resize_grid
+from vit_jax.params.tree import Flat
 
 logger = logging.getLogger(__name__)
 

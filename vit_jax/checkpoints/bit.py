@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints import npz
-from vit_jax.checkpoints.tables import (
+from vit_jax.models.bit import ROOT_WIDTH
+from vit_jax.params.tables import (
   CONV,
   COPY,
   TAKE_OUT,
@@ -21,8 +22,7 @@ from vit_jax.checkpoints.tables import (
   to_ours,
   to_theirs,
 )
-from vit_jax.checkpoints.tree import Flat, as_float32
-from vit_jax.models.bit import ROOT_WIDTH
+from vit_jax.params.tree import Flat, as_float32
 
 # Where the numbers come from if nothing else is said about Google's files.
 NUMERICS = {"weight_standardization": "bit", "group_norm_eps": 1e-5}

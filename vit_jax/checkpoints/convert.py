@@ -22,11 +22,11 @@ from vit_jax.checkpoints import (
   pretrained,
   reading,
   saving,
-  tree,
 )
 from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.lit import TwoTowers
+from vit_jax.params import tree
 
 logger = logging.getLogger(__name__)
 

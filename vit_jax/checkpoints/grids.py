@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.resample import Grid
 from vit_jax.errors import UserError
+from vit_jax.params.resample import Grid
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 ROWS = "Transformer/posembed_input/row_embedding"

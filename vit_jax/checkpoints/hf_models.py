@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints import huggingface, metaformer, mobilevit, swin, torch
-from vit_jax.checkpoints.tables import SAVE_NPZ, Table, refuse_left, to_theirs, with_counters
-from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models.deit import DistilledVisionTransformer
 from vit_jax.models.metaformer import MetaFormer
@@ -22,6 +20,8 @@ from vit_jax.models.mobilevit_v2 import MobileViTV2
 from vit_jax.models.swin import SwinTransformer, windows_of
 from vit_jax.models.swin_v2 import SwinTransformerV2
 from vit_jax.models.vit import VisionTransformer
+from vit_jax.params.tables import SAVE_NPZ, Table, refuse_left, to_theirs, with_counters
+from vit_jax.params.tree import Flat
 
 Size = tuple[int, int]  # Height and width.
 

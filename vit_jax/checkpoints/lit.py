@@ -18,8 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.checkpoints import bit, download, npz, pretrained, reading, tree
-from vit_jax.checkpoints.tables import (
+from vit_jax.checkpoints import bit, download, npz, pretrained, reading
+from vit_jax.errors import UserError
+from vit_jax.models import registry
+from vit_jax.models.lit import BertTower, TextTransformer, example_inputs
+from vit_jax.params import tree
+from vit_jax.params.tables import (
   COPY,
   HEADS_IN,
   HEADS_OUT,
@@ -32,10 +36,7 @@ from vit_jax.checkpoints.tables import (
   to_ours,
   to_theirs,
 )
-from vit_jax.checkpoints.tree import Flat
-from vit_jax.errors import UserError
-from vit_jax.models import registry
-from vit_jax.models.lit import BertTower, TextTransformer, example_inputs
+from vit_jax.params.tree import Flat
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.tables import CONV, COPY, How, Table, dense, norm
+from vit_jax.params.tables import CONV, COPY, How, Table, dense, norm
 
 # Where the numbers come from if nothing else is said about files with the released names, or ours.
 NUMERICS = {"activation": "gelu", "group_norm_eps": 1e-5, "final_norm": "before_pooling"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.tables import (
+from vit_jax.params.tables import (
   CONV,
   HEADS_IN,
   HEADS_OUT,
@@ -27,7 +27,7 @@ from vit_jax.checkpoints.tables import (
   to_ours,
   without_counters,
 )
-from vit_jax.checkpoints.tree import Flat, as_float32
+from vit_jax.params.tree import Flat, as_float32
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.metadata import decoded, encoded
-from vit_jax.checkpoints.tree import STATISTICS, Flat, as_float32, unstack_layers
 from vit_jax.errors import UserError
+from vit_jax.params.tree import STATISTICS, Flat, as_float32, unstack_layers
 
 logger = logging.getLogger(__name__)
 

@@ -27,12 +27,12 @@ from vit_jax.checkpoints import (
   reading,
   swin,
   torch,
-  tree,
 )
 from vit_jax.checkpoints.reading import NUMERICS, SCHEMES, TOLD_BY_FILES, Source, family_of
-from vit_jax.checkpoints.resample import RESIZE_METHODS
 from vit_jax.errors import UserError, choose, nearest
 from vit_jax.models import registry
+from vit_jax.params import tree
+from vit_jax.params.resample import RESIZE_METHODS
 
 logger = logging.getLogger(__name__)
 

@@ -29,12 +29,12 @@ from vit_jax.checkpoints import (
   swin,
   torch,
   torch_files,
-  tree,
 )
 from vit_jax.checkpoints.metadata import as_tuples
-from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+from vit_jax.params import tree
+from vit_jax.params.tree import Flat
 
 logger = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ from vit_jax.checkpoints import (
   preprocessing,
   torch,
   torch_files,
-  tree,
 )
 from vit_jax.checkpoints import metadata as metadata_lib
 from vit_jax.checkpoints.metadata import FORMAT, VERSION
 from vit_jax.checkpoints.reading import NUMERICS
-from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError, choose
 from vit_jax.models import registry
 from vit_jax.models.lit import TwoTowers
 from vit_jax.models.mobilevit import MobileTransformer
+from vit_jax.params import tree
+from vit_jax.params.tree import Flat
 
 logger = logging.getLogger(__name__)
 

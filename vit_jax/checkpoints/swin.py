@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.npz import renamed
-from vit_jax.checkpoints.resample import resize_grid
-from vit_jax.checkpoints.tables import CONV, COPY, LINEAR, How, Table, dense, norm, to_ours
-from vit_jax.checkpoints.tree import Flat, as_float32
 from vit_jax.errors import UserError
+from vit_jax.params.resample import resize_grid
+from vit_jax.params.tables import CONV, COPY, LINEAR, How, Table, dense, norm, to_ours
+from vit_jax.params.tree import Flat, as_float32
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.checkpoints import bit, metaformer, mobilevit, swin
 from vit_jax.checkpoints.npz import renamed
-from vit_jax.checkpoints.tables import (
+from vit_jax.params.tables import (
   CONV,
   COPY,
   HEADS_IN,
@@ -24,7 +24,7 @@ from vit_jax.checkpoints.tables import (
   to_theirs,
   with_counters,
 )
-from vit_jax.checkpoints.tree import Flat
+from vit_jax.params.tree import Flat
 
 _BLOCK = "Transformer/encoderblock_{i}/"
 _ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"

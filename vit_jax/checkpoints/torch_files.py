@@ -26,8 +26,8 @@ import safetensors.numpy
 from vit_jax.checkpoints.huggingface import read_json
 from vit_jax.checkpoints.metadata import FORMAT, decoded, encoded
 from vit_jax.checkpoints.npz import DAMAGED, atomic, members
-from vit_jax.checkpoints.tree import Flat
 from vit_jax.errors import UserError
+from vit_jax.params.tree import Flat
 
 logger = logging.getLogger(__name__)
 

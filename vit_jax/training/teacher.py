@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.checkpoints import grids, pretrained, tree
+from vit_jax.checkpoints import grids, pretrained
 from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
 from vit_jax.models import registry
+from vit_jax.params import tree
 from vit_jax.training import losses, restore, sharding
 from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.continuation import TeacherRecord

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vit_jax.checkpoints.tree import MOST_LINES, differences, from_tree, to_tree
+from vit_jax.params.tree import MOST_LINES, differences, from_tree, to_tree
 
 LAYERS, LEAVES, SIZE = 12, 8, 32_768
 

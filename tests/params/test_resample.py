@@ -9,8 +9,8 @@ import timm.layers
 import torch
 from timm.layers.patch_embed import resample_patch_embed
 
-from vit_jax.checkpoints.resample import RESIZE_METHODS, resize_filters, resize_grid
 from vit_jax.errors import UserError
+from vit_jax.params.resample import RESIZE_METHODS, resize_filters, resize_grid
 
 SIZES = [
   ((14, 14), (24, 24)),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.checkpoints.tree import STATISTICS, Flat
 from vit_jax.errors import UserError
+from vit_jax.params.tree import STATISTICS, Flat
 
 
 @dataclasses.dataclass(frozen=True)
