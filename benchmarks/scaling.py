@@ -116,7 +116,7 @@ def estimate_row(kept: dict) -> dict:
   devices = chips.devices(topology)
 
   from vit_jax.dry_run import roofline
-  from vit_jax.training import mesh as mesh_lib
+  from vit_jax.parallel import mesh as mesh_lib
   from vit_jax.training.plan import MeshPlan
 
   mesh = mesh_lib.make_mesh(MeshPlan(**kept["mesh"]), devices)

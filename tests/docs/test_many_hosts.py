@@ -23,7 +23,8 @@ from packaging.specifiers import SpecifierSet
 
 from vit_jax import errors
 from vit_jax.cli import configuration, train
-from vit_jax.training import plan, processes
+from vit_jax.parallel import processes
+from vit_jax.training import plan
 
 pytestmark = pytest.mark.usefixtures("hangups_are_heard")
 

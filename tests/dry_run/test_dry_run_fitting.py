@@ -14,7 +14,7 @@ import small_lit
 
 from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, fitting, report, search, step
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training.plan import make_plan
 
 QUICK = ["--config=configs/quickstart.py", "--config.model.num_layers=2", "--config.batch=8"]

@@ -126,7 +126,7 @@ def test_it_goes_on_where_it_stopped(scaling, tmp_path, monkeypatch, capsys):
 def test_a_row_of_other_assumptions_is_estimated_anew_from_its_program(
   scaling, tmp_path, monkeypatch
 ):
-  from vit_jax.training import mesh as mesh_lib
+  from vit_jax.parallel import mesh as mesh_lib
 
   row = scaling.Row("B/16", "v5p:16x16x16")
   kept = result(scaling, row)

@@ -10,8 +10,9 @@ import pytest
 from vit_jax.cli import configuration
 from vit_jax.dry_run import chips, report, step
 from vit_jax.errors import UserError
-from vit_jax.training import loop, sharding
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import loop
 from vit_jax.training import step as training_step
 
 ONE = chips.parse("cpu:1")

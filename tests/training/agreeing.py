@@ -28,15 +28,8 @@ from etils import epath
 import vit_jax
 from vit_jax.data.sources import ArraySource
 from vit_jax.errors import UserError
-from vit_jax.training import (
-  agreement,
-  coordination,
-  data_record,
-  integrity,
-  processes,
-  restore,
-  run_data,
-)
+from vit_jax.parallel import coordination, processes
+from vit_jax.training import agreement, data_record, integrity, restore, run_data
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.checkpointing import Checkpointer
 

@@ -16,7 +16,8 @@ import sys
 import pytest
 from test_processes import patience
 
-from vit_jax.training import agreement, coordination
+from vit_jax.parallel import coordination
+from vit_jax.training import agreement
 
 HERE = pathlib.Path(__file__).parent
 SAME_COMMAND = "; start all of them with the same command."

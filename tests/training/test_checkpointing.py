@@ -15,8 +15,9 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, coordination, integrity, restore
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import coordination
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import checkpointing, integrity, restore
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.state import TrainState
 

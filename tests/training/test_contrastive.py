@@ -22,8 +22,8 @@ import torch.nn.functional as F
 
 from vit_jax.errors import UserError
 from vit_jax.models.registry import create_model
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import build, losses, objectives, optim
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.plan import InitPlan, make_plan
 from vit_jax.training.state import create_state

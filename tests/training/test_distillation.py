@@ -21,8 +21,8 @@ from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
 from vit_jax.models.registry import create_model
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.params import tree
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import objectives, progress, restore, teacher
 from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate

@@ -12,8 +12,8 @@ from compiled import apply
 
 from vit_jax.models.layers import BatchNorm
 from vit_jax.models.registry import create_model
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import loop, objectives, optim, restore
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step

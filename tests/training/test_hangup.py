@@ -16,7 +16,7 @@ import threading
 import pytest
 from test_processes import wait_for_step
 
-from vit_jax.training import hangup
+from vit_jax.parallel import hangup
 from vit_jax.training.preemption import StopSignal
 
 pytestmark = pytest.mark.usefixtures("hangups_are_heard")

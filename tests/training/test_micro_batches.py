@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import losses, objectives
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from vit_jax.data.transforms import Preprocessing, eval_transform, train_transform
 from vit_jax.errors import UserError
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import build, loop, multiscale, restore
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import MeshPlan, make_plan
 
 ANY_SIZE = dict(position_embedding="sincos_2d", classifier="gap")
@@ -62,7 +62,8 @@ def test_images_are_shrunk_as_pillow_does(monkeypatch):
 def test_two_devices_shrink_as_one_does():
   program = """
 import json, jax, numpy as np
-from vit_jax.training import mesh as mesh_lib, multiscale
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import multiscale
 from vit_jax.training.plan import MeshPlan
 images = np.random.default_rng(0).integers(256, size=(4, 24, 24, 3), dtype=np.uint8)
 found = []

@@ -9,7 +9,7 @@ import tiny_run as tiny
 import torch
 
 from vit_jax.models import registry
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import optim
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import TrainState

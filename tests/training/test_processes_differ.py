@@ -23,12 +23,13 @@ from test_processes import end, hosts, losses, patience
 import vit_jax.configs
 from vit_jax.cli import app
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, processes
+from vit_jax.parallel import processes
+from vit_jax.training import checkpointing
 from vit_jax.training.loop import train_and_evaluate
 
 SAYS_WHEN_JOINED = """
 import sys, time
-from vit_jax.training import processes
+from vit_jax.parallel import processes
 join = processes.join
 def joined(*given, **settings):
   join(*given, **settings)

@@ -10,8 +10,8 @@ import tiny_run as tiny
 
 from vit_jax.dry_run import fitting
 from vit_jax.errors import UserError
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import loop, room
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training.plan import make_plan
 
 # On two devices, of which each holds a tenth more than what the step needs with a change, which is
@@ -22,7 +22,8 @@ import jax
 import tiny_run as tiny
 from vit_jax.dry_run import step
 from vit_jax.errors import UserError
-from vit_jax.training import mesh as mesh_lib, room
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import room
 from vit_jax.training.plan import make_plan
 
 MODELS = dict(

@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec as P
 from vit_jax.errors import UserError
 from vit_jax.models.lit import example_inputs
 from vit_jax.models.registry import create_model, list_models
-from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import optim, sharding
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import optim
 from vit_jax.training.plan import MeshPlan, make_plan
 from vit_jax.training.state import create_state
 

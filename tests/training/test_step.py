@@ -11,7 +11,7 @@ import pytest
 import tiny_run as tiny
 from compiled import apply
 
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import objectives, optim
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import create_state

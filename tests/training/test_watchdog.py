@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import watchdog
 from vit_jax.training.phases import Phases
 

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
   )
   arguments, rest = parser.parse_known_args(argv)
 
-  from vit_jax.training import processes
+  from vit_jax.parallel import processes
 
   if arguments.max_restarts < 0:
     raise UserError(f"--max-restarts={arguments.max_restarts} should be 0 or more.")

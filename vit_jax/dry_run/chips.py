@@ -95,7 +95,7 @@ def parse(name: str, slices: int = 1) -> Topology:
   return Topology(f"{chip.name}:{'x'.join(map(str, found[0]))}", chip, found[0], slices)
 
 
-MESH_AXES = ("replica", "data", "fsdp", "tensor")  # As `training.mesh.AXES`.
+MESH_AXES = ("replica", "data", "fsdp", "tensor")  # As `parallel.mesh.AXES`.
 
 
 def parse_mesh(text: str) -> dict[str, int]:

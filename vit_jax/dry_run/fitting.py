@@ -20,8 +20,9 @@ import jax
 from vit_jax.dry_run import step
 from vit_jax.dry_run.needs import Layout, measure
 from vit_jax.errors import UserError
-from vit_jax.training import build, checks, sharding
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import build, checks
 from vit_jax.training.plan import Plan
 from vit_jax.training.state import state_target
 

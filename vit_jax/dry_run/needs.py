@@ -13,8 +13,9 @@ import jax
 
 from vit_jax.dry_run import chips, flops, step
 from vit_jax.models import registry
-from vit_jax.training import build, divergence, sharding
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import build, divergence
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import state_target
 

@@ -17,9 +17,10 @@ from vit_jax.data import sources
 from vit_jax.dry_run import chips, collectives, flops, hlo, roofline, step, traffic
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
 from vit_jax.training import plan as plan_lib
-from vit_jax.training import run_data, sharding
+from vit_jax.training import run_data
 
 
 @dataclasses.dataclass(frozen=True)

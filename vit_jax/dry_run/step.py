@@ -22,8 +22,9 @@ import jax.numpy as jnp
 
 from vit_jax.evaluation import classification
 from vit_jax.models import cost, registry
-from vit_jax.training import build, divergence, objectives, restore, sharding, task
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import build, divergence, objectives, restore, task
 from vit_jax.training.plan import InitPlan, ModelPlan, Plan
 from vit_jax.training.state import TrainState, state_target
 from vit_jax.training.step import make_planned_step

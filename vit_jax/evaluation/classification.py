@@ -16,8 +16,9 @@ from jaxtyping import Bool
 
 from vit_jax.data import loader, sources, transforms
 from vit_jax.errors import UserError
-from vit_jax.training import losses, sharding
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import losses
 
 TOP = 5
 

@@ -22,7 +22,7 @@ from vit_jax.data.sources import Source
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, zeroshot
 from vit_jax.models.lit import TwoTowers
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 
 
 def recall(

@@ -30,8 +30,9 @@ from etils import epath
 
 import vit_jax
 from vit_jax.errors import UserError
-from vit_jax.training import continuation, coordination, processes, restore
-from vit_jax.training.coordination import Disagreement
+from vit_jax.parallel import coordination, processes
+from vit_jax.parallel.coordination import Disagreement
+from vit_jax.training import continuation, restore
 from vit_jax.training.data_record import Record
 from vit_jax.training.plan import Plan
 from vit_jax.training.run_data import RunData

@@ -24,7 +24,8 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
-from vit_jax.training import coordination, integrity, parts, processes
+from vit_jax.parallel import coordination, processes
+from vit_jax.training import integrity, parts
 from vit_jax.training.state import TrainState
 
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.

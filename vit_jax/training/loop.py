@@ -19,19 +19,10 @@ from vit_jax.checkpoints import released
 from vit_jax.data import loader
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
-from vit_jax.training import (
-  agreement,
-  build,
-  multiscale,
-  optim,
-  profiling,
-  restore,
-  room,
-  run_data,
-  sharding,
-)
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import agreement, build, multiscale, optim, profiling, restore, room, run_data
 from vit_jax.training import goodput as goodput_lib
-from vit_jax.training import mesh as mesh_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import results as results_lib
 from vit_jax.training.checkpointing import Checkpointer

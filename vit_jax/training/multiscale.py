@@ -20,7 +20,7 @@ from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models.layers import ImageSizeError
 from vit_jax.models.lit import example_inputs
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 
 _STREAM = 0x5A15  # Tells these numbers from others that are drawn from the same seed.
 

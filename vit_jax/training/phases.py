@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 
 KINDS = (
   *("starting", "compiling", "input", "steps", "evaluation", "saving", "barriers"),

@@ -53,7 +53,7 @@ _DEVICES = Range(1, words="be at least 1, or -1 for all that are left", also=(-1
 
 @dataclasses.dataclass(frozen=True)
 class MeshPlan:
-  """Devices along each axis of `training.mesh`; -1 takes all that are left.
+  """Devices along each axis of `parallel.mesh`; -1 takes all that are left.
 
   `max_whole` is the share of the state's bytes that `fsdp` may leave whole on every device.
   """

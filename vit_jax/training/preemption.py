@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from vit_jax.training import hangup
+from vit_jax.parallel import hangup
 
 
 class StopSignal:

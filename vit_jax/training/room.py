@@ -15,7 +15,7 @@ import jax
 
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training.plan import Plan
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import divergence
-from vit_jax.training import mesh as mesh_lib
 
 ASK_EVERY = divergence.LAG + 2  # By then the answer is there, and nobody waits for it.
 

@@ -14,8 +14,9 @@ import optax
 
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.models.lit import example_inputs
-from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import optim, sharding
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import optim
 from vit_jax.training import plan as plan_lib
 
 

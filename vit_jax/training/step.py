@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.models.layers import BatchNorm
-from vit_jax.training import mesh as mesh_lib
-from vit_jax.training import optim, sharding
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
+from vit_jax.training import optim
 from vit_jax.training.objectives import Batch, Objective
 from vit_jax.training.plan import Plan
 from vit_jax.training.state import TrainState

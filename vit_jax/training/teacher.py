@@ -22,9 +22,10 @@ from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification, classifier
 from vit_jax.models import registry
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import sharding
 from vit_jax.params import tree
-from vit_jax.training import losses, restore, sharding
-from vit_jax.training import mesh as mesh_lib
+from vit_jax.training import losses, restore
 from vit_jax.training.continuation import TeacherRecord
 from vit_jax.training.plan import DistillPlan, Plan
 from vit_jax.training.restore import RunInfo

@@ -19,7 +19,7 @@ import jax
 from etils import epath
 
 from vit_jax.errors import Lost
-from vit_jax.training import coordination
+from vit_jax.parallel import coordination
 from vit_jax.training.phases import Phases
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from vit_jax.errors import UserError
-from vit_jax.training import processes
+from vit_jax.parallel import processes
 
 # However long it takes: a lost process ends the wait, by the heartbeats that it no longer sends.
 _DAY = 24 * 3600.0

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_jax.errors import Diverged, Lost, Stopped, UserError
-from vit_jax.training import hangup
+from vit_jax.parallel import hangup
 
 # Set in the process that `supervise` starts: the pipe into which that one says that it has joined.
 _SUPERVISED = "VIT_JAX_SUPERVISED"
@@ -268,7 +268,7 @@ def ends_alone(command: str) -> Iterator[None]:
   A usual exit would wait for the others, who wait for this one; so they see that it is gone.
   The first process speaks; the others only of what happens to them.
   """
-  from vit_jax.training import coordination
+  from vit_jax.parallel import coordination
 
   index = state().process_id
   if index:

@@ -20,8 +20,8 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vit_jax.errors import UserError
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.params import tree as tree_lib
-from vit_jax.training import mesh as mesh_lib
 
 # The end of a path, and the axes of such an array, without that of scanned layers. In a pair of
 # matrices the first is split by its outputs and the second by its inputs, so that only the sum of
