@@ -117,7 +117,7 @@ def estimate_row(kept: dict) -> dict:
 
   from vit_jax.dry_run import roofline
   from vit_jax.parallel import mesh as mesh_lib
-  from vit_jax.training.plan import MeshPlan
+  from vit_jax.parallel.mesh import MeshPlan
 
   mesh = mesh_lib.make_mesh(MeshPlan(**kept["mesh"]), devices)
   flops, numbers = kept["flops"], np.arange(mesh.size).reshape(mesh.devices.shape)

@@ -13,6 +13,7 @@ from vit_jax.cli import configuration
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
+from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.plan import make_plan
 
@@ -28,7 +29,7 @@ TWO_TOWERS = {"contrastive_loss"}
 SECTIONS = {
   "pp": Preprocessing,
   "optim": plan_lib.OptimPlan,
-  "mesh": plan_lib.MeshPlan,
+  "mesh": MeshPlan,
   "distill": plan_lib.DistillPlan,
 }
 SECTIONS_OF_TWO_TOWERS = {"text": plan_lib.TextPlan, "init": plan_lib.InitPlan}

@@ -23,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 
 from vit_jax import errors
 from vit_jax.cli import configuration, train
-from vit_jax.parallel import processes
+from vit_jax.parallel import processes, supervision
 from vit_jax.training import plan
 
 pytestmark = pytest.mark.usefixtures("hangups_are_heard")
@@ -155,7 +155,7 @@ def started(monkeypatch, notes):
   monkeypatch.setattr(train.argparse.ArgumentParser, "parse_known_args", remember)
   monkeypatch.setattr(configuration, "parse", plan_of)
   # As in a process that is supervised already, and has met the others.
-  monkeypatch.setattr(processes, "supervise", lambda *_, **__: None)
+  monkeypatch.setattr(supervision, "supervise", lambda *_, **__: None)
   monkeypatch.setattr(processes, "join", lambda *_, **__: None)
   monkeypatch.setattr(processes, "ends_alone", lambda _: contextlib.nullcontext())
   monkeypatch.setattr(train, "_train", lambda *_: 0)

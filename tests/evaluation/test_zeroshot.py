@@ -375,7 +375,7 @@ from vit_jax.data import sources, text, transforms
 from vit_jax.evaluation import classification, zeroshot
 from vit_jax.models.registry import create_model
 from vit_jax.parallel import mesh as mesh_lib, sharding
-from vit_jax.training.plan import MeshPlan
+from vit_jax.parallel.mesh import MeshPlan
 
 small = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
 model = create_model(

@@ -96,7 +96,7 @@ def code(second):
 @case
 def number_of_processes(second):
   count = 3 if second else 2
-  with mock.patch.object(processes.state(), "num_processes", count):
+  with mock.patch.object(coordination.state(), "num_processes", count):
     agreement.check_software()
 
 

@@ -15,9 +15,9 @@ from vit_jax.models.lit import example_inputs
 from vit_jax.models.registry import create_model
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
+from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training import objectives
 from vit_jax.training.losses import hard_distillation
-from vit_jax.training.plan import MeshPlan
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
 

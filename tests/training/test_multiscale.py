@@ -15,8 +15,9 @@ from PIL import Image
 from vit_jax.data.transforms import Preprocessing, eval_transform, train_transform
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training import build, loop, multiscale, restore
-from vit_jax.training.plan import MeshPlan, make_plan
+from vit_jax.training.plan import make_plan
 
 ANY_SIZE = dict(position_embedding="sincos_2d", classifier="gap")
 PP = dict(train_sizes=(8, 12), train_crop="random")
@@ -64,7 +65,7 @@ def test_two_devices_shrink_as_one_does():
 import json, jax, numpy as np
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import multiscale
-from vit_jax.training.plan import MeshPlan
+from vit_jax.parallel.mesh import MeshPlan
 images = np.random.default_rng(0).integers(256, size=(4, 24, 24, 3), dtype=np.uint8)
 found = []
 for devices in (1, 2):

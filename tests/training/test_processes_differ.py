@@ -23,7 +23,7 @@ from test_processes import end, hosts, losses, patience
 import vit_jax.configs
 from vit_jax.cli import app
 from vit_jax.errors import UserError
-from vit_jax.parallel import processes
+from vit_jax.parallel import coordination, processes
 from vit_jax.training import checkpointing
 from vit_jax.training.loop import train_and_evaluate
 
@@ -231,7 +231,7 @@ def test_restarts_that_cannot_be(capsys, options, sentence):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-  monkeypatch.setattr(processes.state(), "num_processes", 2)
+  monkeypatch.setattr(coordination.state(), "num_processes", 2)
 
 
 LOST = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:58775"

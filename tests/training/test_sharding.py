@@ -18,8 +18,9 @@ from vit_jax.models.lit import example_inputs
 from vit_jax.models.registry import create_model, list_models
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
+from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training import optim
-from vit_jax.training.plan import MeshPlan, make_plan
+from vit_jax.training.plan import make_plan
 from vit_jax.training.state import create_state
 
 SIZES = dict(replica=1, data=1, fsdp=4, tensor=2)

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
   )
   arguments, rest = parser.parse_known_args(argv)
 
-  from vit_jax.parallel import processes
+  from vit_jax.parallel import supervision
 
   if arguments.max_restarts < 0:
     raise UserError(f"--max-restarts={arguments.max_restarts} should be 0 or more.")
@@ -78,13 +78,13 @@ def main(argv: list[str]) -> int:
   if not arguments.distributed and where == (None, None, None):
     if arguments.max_restarts:
       raise UserError("--max-restarts is for one process of several; leave it out.")
-    if launcher := processes.launched_in_parallel():
+    if launcher := supervision.launched_in_parallel():
       print(
         f"{launcher} started several processes, and without --distributed each trains alone.",
         file=sys.stderr,
       )
     return _train(_parse(rest), arguments)
-  code = processes.supervise(
+  code = supervision.supervise(
     ["train", *argv],
     arguments.coordinator or "the address of their launcher",
     start_timeout=arguments.start_timeout,
@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
   if code is not None:
     return code
   config = _parse(rest)
+  from vit_jax.parallel import processes
   from vit_jax.training import loop  # noqa: F401 - It takes seconds, in which nobody has to wait.
 
   processes.join(

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words between the processes of a run, through the key-value store of JAX's coordination service.
 
-The store is reached by a private name (`processes.state`). The public way, `multihost_utils`,
-compiles a program over all devices. That hangs or aborts where processes differ in their versions
-or devices, or where one has failed before; and a process that comes half a minute later than the
-others ends the run, since collective operations of CPUs time out after 30 s. The store needs
-neither a backend nor a program.
+The store is reached by a private name (`state`). The public way, `multihost_utils`, compiles a
+program over all devices. That hangs or aborts where processes differ in their versions or devices,
+or where one has failed before; and a process that comes half a minute later than the others ends
+the run, since collective operations of CPUs time out after 30 s. The store needs neither a backend
+nor a program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 import jax
 
 from vit_jax.errors import UserError
-from vit_jax.parallel import processes
 
 # However long it takes: a lost process ends the wait, by the heartbeats that it no longer sends.
 _DAY = 24 * 3600.0
@@ -35,15 +34,26 @@ class Disagreement(UserError):
   """The processes of a run differ. All of them raise it, with the same sentence."""
 
 
+def state() -> Any:
+  """What JAX knows of the processes that have joined: `client`, `process_id`, `num_processes`.
+
+  `jax.process_index` and `jax.process_count` start the backend, which waits for all processes. The
+  name is private; Orbax uses it too.
+  """
+  from jax._src import distributed
+
+  return distributed.global_state
+
+
 def has_others() -> bool:
   """Whether `jax.distributed` has joined several processes. Starts no backend."""
-  state = processes.state()
-  return state.client is not None and state.num_processes > 1
+  joined = state()
+  return joined.client is not None and joined.num_processes > 1
 
 
 def client() -> Any:
   """The coordination service's client; None in a single process."""
-  return processes.state().client if has_others() else None
+  return state().client if has_others() else None
 
 
 def exchange(value: Any, combine: Callable[[list[Any]], Any], *, seconds: float = _DAY) -> Any:
@@ -64,7 +74,7 @@ def exchange(value: Any, combine: Callable[[list[Any]], Any], *, seconds: float 
   if not has_others():
     return combine([value])
   now, _round = _round, _round + 1
-  index = processes.state().process_id
+  index = state().process_id
   _put(f"{now}/{index}", [value])
   if index == 0:
     problem, values = _wait_for_all(now, seconds)
@@ -88,9 +98,8 @@ def leave(sentence: str) -> None:
   """
   if not has_others():
     return
-  state = processes.state()
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # They may be gone.
-    _put(f"{_round}/{state.process_id}", {_ENDED: sentence})
+    _put(f"{_round}/{state().process_id}", {_ENDED: sentence})
     if state.process_id:
       _put(f"left/{state.process_id}", True)
       return
@@ -104,7 +113,7 @@ def leave(sentence: str) -> None:
 def _wait_for_all(now: int, seconds: float) -> tuple[str | None, list[Any]]:
   """Why an exchange cannot be, None if it can; and the values of all processes."""
   values, problem, until = [], None, time.monotonic() + seconds
-  for process in range(processes.state().num_processes):
+  for process in range(state().num_processes):
     try:
       told = _get(f"{now}/{process}", max(1.0, until - time.monotonic()))
     except jax.errors.JaxRuntimeError as error:

@@ -14,6 +14,7 @@ tensor: each has its heads and hidden units, of the same examples; activations a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -23,11 +24,26 @@ from jax.experimental import mesh_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vit_jax.errors import UserError
-from vit_jax.training.plan import MeshPlan
+from vit_jax.keys import Range, key
 
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")  # The axes over which examples are split.
 BATCH_PLACED = "/vit_jax/batch_placed"  # What listeners of `jax.monitoring` hear of each batch.
+_DEVICES = Range(1, words="be at least 1, or -1 for all that are left", also=(-1,))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshPlan:
+  """Devices along each axis; -1 takes all that are left.
+
+  `max_whole` is the share of the state's bytes that `fsdp` may leave whole on every device.
+  """
+
+  replica: int = key(1, _DEVICES)
+  data: int = key(-1, _DEVICES)
+  fsdp: int = key(1, _DEVICES)
+  tensor: int = key(1, _DEVICES)
+  max_whole: float = key(0.02, Range(0, 1))
 
 
 def make_mesh(

@@ -1,9 +1,6 @@
 # Copyright 2026 The vit_jax Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One process of several: joining the others, and noticing that one of them is lost.
-
-Imports nothing heavy, since `supervise` runs in a process that never needs JAX.
-"""
+"""One process of several: joining the others, and noticing that one of them is lost."""
 
 from __future__ import annotations
 
@@ -12,27 +9,20 @@ import errno
 import logging
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+
+import jax
 
 from vit_jax.errors import Diverged, Lost, Stopped, UserError
-from vit_jax.parallel import hangup
+from vit_jax.parallel import coordination, supervision
 
-# Set in the process that `supervise` starts: the pipe into which that one says that it has joined.
-_SUPERVISED = "VIT_JAX_SUPERVISED"
 _BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"  # Where the first process listens, if elsewhere.
-_RESTART_SECONDS = 2.0  # Before starting again, so that the others notice, and the port is free.
 _PORT_SECONDS = 3.0  # For a process that was just lost to give its port back.
-
-# How a launcher tells how many processes it started.
-_LAUNCHERS = {"SLURM_NTASKS": "SLURM", "OMPI_COMM_WORLD_SIZE": "Open MPI"}
 
 
 def join(
@@ -67,8 +57,6 @@ def join(
     raise UserError(f"--process={index} is not one of the {count} processes; count from 0.")
   if address is not None:
     _check_address(address, serves=index == 0 and _BIND_ADDRESS not in os.environ)
-  import jax
-
   try:
     jax.distributed.initialize(
       address,
@@ -88,9 +76,7 @@ def join(
       f"this process cannot serve the others at {address or 'the address of the launcher'} "
       f"({reason}); another program may have the port, so give all of them another one."
     ) from error
-  if pipe := os.environ.get(_SUPERVISED):
-    os.write(int(pipe), b"joined")
-    os.close(int(pipe))
+  supervision.has_joined()
 
 
 def _check_address(address: str, *, serves: bool) -> None:
@@ -118,149 +104,6 @@ def _check_address(address: str, *, serves: bool) -> None:
       time.sleep(0.1)
 
 
-def launched_in_parallel() -> str | None:
-  """Name of a launcher that started several processes, to ask whether that was meant."""
-  for variable, name in _LAUNCHERS.items():
-    if int(os.environ.get(variable) or 1) > 1:
-      return name
-  return None
-
-
-def supervise(
-  arguments: Sequence[str],
-  meeting: str = "their coordinator",
-  *,
-  start_timeout: int = 300,
-  max_restarts: int = 0,
-  again: Sequence[str] = (),
-) -> int | None:
-  """Runs this command in a child: says in a sentence why it ended, and may start it again.
-
-  When another process stops answering, or does not come, JAX's coordination service aborts this one
-  from C++, where no exception can be caught.
-
-  Args:
-    arguments: after `python -m vit_jax.cli.app`.
-    meeting: where the processes meet, for the sentence when they don't.
-    start_timeout: seconds that the child waits for the others.
-    max_restarts: how many times to start it again after a process was lost, this or another. The
-      others have to do so too. After a loss one comes back earlier than another, so what ends
-      before all have met counts only after `start_timeout`.
-    again: further arguments when it is started again.
-
-  Returns:
-    The exit code; None in the child, which goes on with the work.
-
-  Raises:
-    UserError: the processes did not meet.
-    Lost: a process was lost, and there is no restart left.
-  """
-  if os.environ.get(_SUPERVISED):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on,
-    for number in hangup.signals():  # and the end of the terminal.
-      signal.signal(number, hangup.leave_the_terminal)
-    _end_with_the_parent()
-    return None
-  restarts, back_by = 0, 0.0
-  command = [sys.executable, "-m", "vit_jax.cli.app", *arguments]
-  with _Child(command) as child:
-    while True:
-      code, joined = child.run()
-      is_lost = code < 0 or code == Lost.exit_code
-      if child.told or (joined and (restarts == max_restarts or not is_lost)):
-        break
-      if joined:
-        restarts += 1
-        child.command = [*command, *again]
-        back_by = time.monotonic() + start_timeout
-        print(
-          f"vit-jax {arguments[0]}: a process was lost, this one or another; starting again from "
-          f"the last checkpoint ({restarts} of {max_restarts} restarts)",
-          file=sys.stderr,
-        )
-      elif time.monotonic() > back_by:
-        break
-      child.pause(_RESTART_SECONDS)
-  if code == -signal.SIGABRT or (restarts and not joined):
-    if joined or child.told:
-      raise Lost(lost())
-    if restarts:
-      raise Lost(f"The others did not come back to {meeting} within {start_timeout} s. {lost()}")
-    raise UserError(
-      f"the processes did not meet at {meeting} within --start-timeout={start_timeout} s, or one "
-      "of them was not expected there (JAX tells above); start all of them, each with its own "
-      "--process, with the same --processes and an address of the first that each can reach."
-    )
-  return code if code >= 0 else 128 - code
-
-
-class _Child:
-  """This command in a process of its own, which is told of the signals that this one gets.
-
-  Attributes:
-    command: what to run.
-    told: whether there was a signal to stop.
-  """
-
-  def __init__(self, command: Sequence[str]):
-    self.command = command
-    self.told = False
-    self._process: subprocess.Popen | None = None
-    self._interrupts = 0
-
-  def __enter__(self) -> _Child:
-    numbers = (signal.SIGTERM, signal.SIGINT, *hangup.signals())
-    self._previous = {n: signal.signal(n, self._forward) for n in numbers}
-    return self
-
-  def __exit__(self, *exc: object) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
-
-  def _forward(self, number: int, frame: Any) -> None:
-    """Asks the child to stop; a second Ctrl-C ends it at once."""
-    del frame
-    self.told = True
-    self._interrupts += number == signal.SIGINT
-    is_hangup = number in hangup.signals()
-    if is_hangup:  # The kernel may tell this process alone, the session's first.
-      hangup.leave_the_terminal()
-    if self._process is not None:
-      if is_hangup:
-        self._process.send_signal(number)
-      self._process.send_signal(signal.SIGKILL if self._interrupts > 1 else signal.SIGTERM)
-
-  def run(self) -> tuple[int, bool]:
-    """Runs it to its end: its exit code, and whether it had met the other processes."""
-    read, write = os.pipe()
-    os.set_blocking(read, False)  # Whatever the child has started may still have its end.
-    environment = {**os.environ, _SUPERVISED: str(write)}
-    self._process = subprocess.Popen(self.command, env=environment, pass_fds=(write,))
-    os.close(write)
-    code, joined = self._process.wait(), b""
-    with contextlib.suppress(BlockingIOError):
-      joined = os.read(read, 1)
-    os.close(read)
-    return code, bool(joined)
-
-  def pause(self, seconds: float) -> None:
-    """Waits, unless there is a signal to stop."""
-    until = time.monotonic() + seconds
-    while not self.told and time.monotonic() < until:
-      time.sleep(0.1)
-
-
-def _end_with_the_parent() -> None:
-  """On Linux: a parent that is killed, and can pass nothing on, takes this process with it."""
-  if not sys.platform.startswith("linux"):
-    return
-  import ctypes
-
-  set_parent_death_signal = 1
-  with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def ends_alone(command: str) -> Iterator[None]:
   """Ends this process at once when the work in it fails, in a sentence if there is one.
@@ -268,9 +111,7 @@ def ends_alone(command: str) -> Iterator[None]:
   A usual exit would wait for the others, who wait for this one; so they see that it is gone.
   The first process speaks; the others only of what happens to them.
   """
-  from vit_jax.parallel import coordination
-
-  index = state().process_id
+  index = coordination.state().process_id
   if index:
     logging.getLogger("vit_jax").setLevel(logging.WARNING)
   # Orbax saves in threads of its own, which fail when another process is lost, as this one does.
@@ -281,7 +122,7 @@ def ends_alone(command: str) -> Iterator[None]:
     raise
   except BaseException as error:  # noqa: BLE001 - The others must see that this one ends.
     if is_loss(error):
-      print(f"{error}\nvit-jax {command}: {lost()}", file=sys.stderr)
+      print(f"{error}\nvit-jax {command}: {supervision.LOST}", file=sys.stderr)
       _end(Lost.exit_code)
     if isinstance(error, UserError | Diverged):
       who = "" if isinstance(error, coordination.Disagreement) else f"process {index}: "
@@ -307,13 +148,12 @@ def is_loss(error: BaseException) -> bool:
   in a save. It arrives as JaxRuntimeError, or of an array that is read as a plain ValueError; a
   barrier that ran out of time as a TimeoutError without the number of a system's error.
   """
-  if "jax" not in sys.modules or state().num_processes == 1:
+  if coordination.state().num_processes == 1:
     return False
   if isinstance(error, TimeoutError):
     return error.errno is None
-  runtime_error = sys.modules["jax"].errors.JaxRuntimeError
   while error is not None:
-    if isinstance(error, runtime_error):
+    if isinstance(error, jax.errors.JaxRuntimeError):
       return "RESOURCE_EXHAUSTED" not in str(error)
     if type(error) is ValueError and _OF_XLA.match(str(error)):
       return "os_error_code" not in str(error)
@@ -321,26 +161,7 @@ def is_loss(error: BaseException) -> bool:
   return False
 
 
-def state() -> Any:
-  """What JAX knows of the processes that have joined: `client`, `process_id`, `num_processes`.
-
-  `jax.process_index` and `jax.process_count` start the backend, which waits for all processes. The
-  name is private; Orbax uses it too.
-  """
-  from jax._src import distributed
-
-  return distributed.global_state
-
-
 def _end(code: int) -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)
-
-
-def lost() -> str:
-  """What to say when another process is gone."""
-  return (
-    "Another process stopped answering, and its log may say why, or this one failed as said above. "
-    "The last checkpoint stands: run the same command in all processes to continue from it."
-  )

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.data.sources import is_same_place
-from vit_jax.training.plan import MeshPlan, Plan
+from vit_jax.parallel.mesh import MeshPlan
+from vit_jax.training.plan import Plan
 
 # Keys that may change when a run continues: they leave the meaning of the saved state as it is.
 _FREE = (

@@ -23,6 +23,7 @@ from vit_jax.data import sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.keys import AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, Range, key
 from vit_jax.models import lit, registry
+from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training import checks, synonyms
 
 log = logging.getLogger(__name__)
@@ -46,23 +47,6 @@ class OptimPlan:
   b2: float = key(0.999, BELOW_1)
   eps: float = key(1e-8, POSITIVE)
   weight_decay: float = key(0.0, NOT_NEGATIVE)
-
-
-_DEVICES = Range(1, words="be at least 1, or -1 for all that are left", also=(-1,))
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshPlan:
-  """Devices along each axis of `parallel.mesh`; -1 takes all that are left.
-
-  `max_whole` is the share of the state's bytes that `fsdp` may leave whole on every device.
-  """
-
-  replica: int = key(1, _DEVICES)
-  data: int = key(-1, _DEVICES)
-  fsdp: int = key(1, _DEVICES)
-  tensor: int = key(1, _DEVICES)
-  max_whole: float = key(0.02, Range(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +184,7 @@ class Plan:
   # Seconds without any progress after which the stacks are written; after twice as many the run
   # ends. See `training.watchdog`.
   stall_timeout: float = key(300.0, POSITIVE)
-  mesh: MeshPlan = MeshPlan()
+  mesh: MeshPlan = MeshPlan()  # noqa: RUF009 - It is frozen.
 
   @property
   def weights(self) -> str | None:
