@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from vit_jax.models.layers import MlpBlock
+from vit_jax.models.layers import BatchNorm, GroupNorm, LayerNorm, MlpBlock
 
 MODELS = {
   "ViT-Ti_16": dict(hidden_size=24, num_layers=2, mlp_dim=48, num_heads=3),
@@ -167,3 +167,20 @@ def test_what_is_kept_for_the_way_back_is_as_remat_says(name, depth, scan_layers
     shapes = jax.tree.leaves(jax.eval_shape(back, variables, images))
     kept[remat] = sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
   assert kept["full"] < kept["dots"] < kept["none"], kept
+
+
+@pytest.mark.parametrize(
+  "norm", [LayerNorm(), GroupNorm(num_groups=2), BatchNorm()], ids=lambda x: type(x).__name__
+)
+def test_norms_do_not_cancel(norm):
+  """E[x^2] - E[x]^2 would lose all digits here, where the values are far from zero."""
+  x = (300 + np.random.default_rng(0).normal(size=(4, 5, 5, 8))).astype(np.float32)
+  train = {"train": True} if isinstance(norm, BatchNorm) else {}
+  variables = norm.init(jax.random.key(0), x, **train)
+  found, _ = norm.apply(variables, x, **train, mutable=["batch_stats"])
+  exact = x.astype(np.float64)
+  grouped = exact.reshape(4, 5, 5, 2, 4) if isinstance(norm, GroupNorm) else exact
+  axes = {LayerNorm: (3,), GroupNorm: (1, 2, 4), BatchNorm: (0, 1, 2)}[type(norm)]
+  mean, variance = grouped.mean(axes, keepdims=True), grouped.var(axes, keepdims=True)
+  expected = ((grouped - mean) / np.sqrt(variance + norm.epsilon)).reshape(x.shape)
+  assert relative_error(found, expected) < 1e-4
