@@ -31,7 +31,7 @@ from machine import machine
 
 import vit_jax
 from vit_jax.configs import bit, deit
-from vit_jax.data import sources, transforms
+from vit_jax.data import datasets, transforms
 from vit_jax.training import restore
 from vit_jax.training.loop import train_and_evaluate
 
@@ -54,7 +54,7 @@ def student(loss: str | None, teacher: str, seed: int, steps: int):
 def cosines(workdir: str) -> list[float]:
   """Cosine of class and distillation token behind each block, a mean over the test images."""
   model, variables, info = restore.load_run(workdir)
-  source = sources.open_dataset("digits").source("test")
+  source = datasets.open_dataset("digits").source("test")
   transform = transforms.eval_transform(info.preprocessing)
   images = np.stack([transform(source[i])["image"] for i in range(len(source))])
   images = transforms.normalize(images, info.preprocessing.mean, info.preprocessing.std)

@@ -9,7 +9,7 @@ import ml_collections
 
 from vit_jax.checkpoints.convert import convert
 from vit_jax.configs import lit
-from vit_jax.data import samples, sources
+from vit_jax.data import datasets, samples
 from vit_jax.training.loop import train_and_evaluate
 
 NAME = "LiT-B16B_2"
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: Any) -> Trained:
     settings = config(total_steps=3, warmup_steps=1, eval_every=0, checkpoint_every=0)
     results = train_and_evaluate(settings, root / "run")
     convert(root / "run", root / "lit.npz", NAME)
-    digits = sources.open_dataset("digits")
+    digits = datasets.open_dataset("digits")
     images = samples.write_samples(digits, "test", root / "images", count=12)
     _TRAINED.append(Trained(root / "run", root / "lit.npz", images, results))
   return _TRAINED[0]

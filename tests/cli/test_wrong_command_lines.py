@@ -86,7 +86,7 @@ def test_one_sentence_names_the_remedy(arguments, remedy, tmp_path, monkeypatch,
   for name, text in (("own", OWN), ("ancestor", FROM_THE_ANCESTOR), ("forgetful", FORGETFUL)):
     (tmp_path / f"{name}.py").write_text(text)
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr("vit_jax.data.sources.open_dataset", None)  # Nothing is to be opened.
+  monkeypatch.setattr("vit_jax.data.datasets.open_dataset", None)  # Nothing is to be opened.
   monkeypatch.setattr("vit_jax.checkpoints.download.fetch", None)
   assert app.main(["train", "--workdir=run", *arguments]) == 2
   out, said = capsys.readouterr()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data import loader, sources, text, transforms
+from vit_jax.data import datasets, loader, text, transforms
 from vit_jax.errors import UserError
 
 
@@ -28,7 +28,7 @@ def rows(count):
 def test_splits_are_used_as_they_are(tmp_path):
   write(tmp_path / "train", rows(4))
   write(tmp_path / "validation", rows(3))
-  data = sources.open_dataset(tmp_path)
+  data = datasets.open_dataset(tmp_path)
   assert data.class_names == ()
   assert {name: len(data.source(name)) for name in data.splits} == {"train": 4, "val": 3}
   record = data.source("val")[2]
@@ -38,7 +38,7 @@ def test_splits_are_used_as_they_are(tmp_path):
 def test_splits_of_one_file_are_the_folders_of_its_images(tmp_path):
   files = [*(f"train/{k}.png" for k in range(4)), *(f"dev/{k}.png" for k in range(2))]
   write(tmp_path, [{"file_name": file, "text": file} for file in files])
-  data = sources.open_dataset(tmp_path)
+  data = datasets.open_dataset(tmp_path)
   assert data.splits == ("train", "val")
   for split, own in (("train", files[:4]), ("val", files[4:])):
     found = data.source(split)
@@ -46,20 +46,20 @@ def test_splits_of_one_file_are_the_folders_of_its_images(tmp_path):
   (tmp_path / "1.png").write_bytes((tmp_path / "dev" / "1.png").read_bytes())
   files.append("1.png")  # One that lies beside the folders belongs to none of them.
   write(tmp_path, [{"file_name": file, "text": file} for file in files])
-  whole = sources.open_dataset(tmp_path)
+  whole = datasets.open_dataset(tmp_path)
   assert sum(len(whole.source(split)) for split in whole.splits) == len(files)
   assert {len(whole.source(split)) for split in ("val", "test")} == {1}
 
 
 def test_one_folder_is_divided_once_and_for_all(tmp_path):
   write(tmp_path, rows(20))
-  data = sources.open_dataset(tmp_path)
+  data = datasets.open_dataset(tmp_path)
   ids = {
     name: [data.source(name).name(i) for i in range(len(data.source(name)))] for name in data.splits
   }
   assert {name: len(own) for name, own in ids.items()} == {"train": 16, "val": 2, "test": 2}
   assert len({i for own in ids.values() for i in own}) == 20
-  again = sources.open_dataset(tmp_path)
+  again = datasets.open_dataset(tmp_path)
   assert ids["val"] == [again.source("val").name(i) for i in range(2)]
   for own in (data.source("val"), data.source("train[:50%]")):
     for index in range(len(own)):  # The text stays with its image.
@@ -73,7 +73,7 @@ def test_csv_and_several_texts_of_an_image(tmp_path):
   lines = ["file_name,text", '0.png,"one, two"', "0.png,three", "1.png,vier", "2.png,fünf"]
   (tmp_path / "train" / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
   write(tmp_path / "val", [{"file_name": "a/b.png", "text": ["x", "y"]}])
-  data = sources.open_dataset(tmp_path)
+  data = datasets.open_dataset(tmp_path)
   assert data.source("train").texts == [["one, two", "three"], ["vier"], ["fünf"]]
   assert data.source("val")[0]["text"] == ["x", "y"]
 
@@ -82,7 +82,7 @@ def test_batches_hold_the_tokens_of_one_of_the_texts(tmp_path):
   write(tmp_path / "train", [{"file_name": f"{i}.png", "text": ["a", "b"]} for i in range(4)])
   tokenizer = text.make_tokenizer("bytes", None, 4)
   batches = loader.TrainLoader(
-    sources.open_dataset(tmp_path).source("train"),
+    datasets.open_dataset(tmp_path).source("train"),
     transforms.Preprocessing(crop=8),
     batch_size=3,
     seed=0,
@@ -109,13 +109,13 @@ def test_what_cannot_be_read_is_told(line, told, tmp_path):
   write(tmp_path / "train", rows(1))
   (tmp_path / "train" / "metadata.jsonl").write_text(line)
   with pytest.raises(UserError, match=told):
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
 
 
 def test_too_few_to_divide(tmp_path):
   write(tmp_path, rows(2))
   with pytest.raises(UserError, match="only 2 images"):
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
 
 
 def test_other_metadata_beside_classes_is_not_ours(tmp_path):
@@ -124,7 +124,7 @@ def test_other_metadata_beside_classes_is_not_ours(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name / "0.png")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name / "1.png")
   (tmp_path / "metadata.csv").write_text("id,label\n0,cat\n")
-  assert sources.open_dataset(tmp_path).class_names == ("cat", "dog")
+  assert datasets.open_dataset(tmp_path).class_names == ("cat", "dog")
 
 
 def test_what_a_spreadsheet_writes_is_read(tmp_path):
@@ -132,19 +132,19 @@ def test_what_a_spreadsheet_writes_is_read(tmp_path):
   (tmp_path / "train" / "metadata.jsonl").unlink()
   table = tmp_path / "train" / "metadata.csv"
   table.write_text("file_name,text\n0.png,für\n1.png,b\n", encoding="utf-8-sig")
-  assert sources.open_dataset(tmp_path).tables["train"].texts[0] == ["für"]
+  assert datasets.open_dataset(tmp_path).tables["train"].texts[0] == ["für"]
   table.write_text("file_name,text\n0.png,für\n", encoding="latin-1")
   with pytest.raises(UserError, match="write it as UTF-8"):
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
   table.write_text(f"file_name,text\n{tmp_path / 'train' / '0.png'},a\n")
   with pytest.raises(UserError, match="names are relative"):
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
 
 
 def opened_train(root):
   """The split train of a folder that gets another one for val, so that nothing is split off."""
   write(root / "val", rows(1))
-  return sources.open_dataset(root).tables["train"]
+  return datasets.open_dataset(root).tables["train"]
 
 
 def classes_with(folder, content, name="metadata.jsonl"):
@@ -216,7 +216,7 @@ def test_images_outside_are_refused(file, tmp_path):
   line = json.dumps({"file_name": file, "text": "a"})
   (tmp_path / "train" / "metadata.jsonl").write_text(line)
   with pytest.raises(UserError, match=r"outside of its folder; names are relative to") as error:
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
   assert f"names {file}, which" in str(error.value)
 
 
@@ -226,7 +226,7 @@ def test_what_is_no_file_is_told(file, tmp_path):
   line = json.dumps({"file_name": file, "text": "a"})
   (tmp_path / "train" / "metadata.jsonl").write_text(line)
   with pytest.raises(UserError, match="which is not there"):
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_what_is_no_file_is_told(file, tmp_path):
 def test_metadata_without_texts_leaves_class_folders_as_they_are(name, content, tmp_path, caplog):
   caplog.set_level("INFO")
   classes_with(tmp_path, content, name)
-  assert sources.open_dataset(tmp_path).class_names == ("cat", "dog")
+  assert datasets.open_dataset(tmp_path).class_names == ("cat", "dog")
   assert f"{tmp_path / name} has no file_name with a text, so it is not used" in caplog.messages
 
 
@@ -265,7 +265,7 @@ def test_metadata_without_texts_leaves_class_folders_as_they_are(name, content, 
 def test_faults_beside_class_folders_do_not_make_classes(name, content, told, tmp_path):
   classes_with(tmp_path, content, name)
   with pytest.raises(UserError, match=told) as error:
-    sources.open_dataset(tmp_path)
+    datasets.open_dataset(tmp_path)
   assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -275,22 +275,22 @@ def test_two_places_for_the_same_texts_are_refused(tmp_path):
     for name in names:
       write(root / name, rows(3))
     with pytest.raises(UserError, match=f"both {names[0]!r} and {names[1]!r} as .*; keep one"):
-      sources.open_dataset(root)
+      datasets.open_dataset(root)
     (root / names[1] / "metadata.jsonl").unlink()  # Its images would be left out.
     with pytest.raises(UserError, match=f"both {names[0]!r} and {names[1]!r} as .*; keep one"):
-      sources.open_dataset(root)
+      datasets.open_dataset(root)
   write(tmp_path / "a" / "train", rows(3))
   (tmp_path / "a" / "train" / "metadata.csv").write_text("file_name,text\n0.png,other\n")
   with pytest.raises(
     UserError, match=r"both metadata\.jsonl and metadata\.csv with texts; keep one"
   ):
-    sources.open_dataset(tmp_path / "a")
+    datasets.open_dataset(tmp_path / "a")
   (tmp_path / "a" / "train" / "metadata.csv").write_text("file_name,label\n0.png,1\n")
   write(tmp_path / "a", [{"file_name": "train/0.png", "text": "a"}], "metadata.jsonl", [])
   with pytest.raises(UserError, match="one file for each split"):
-    sources.open_dataset(tmp_path / "a")
+    datasets.open_dataset(tmp_path / "a")
   (tmp_path / "a" / "metadata.jsonl").unlink()
-  assert len(sources.open_dataset(tmp_path / "a").source("train")) == 3
+  assert len(datasets.open_dataset(tmp_path / "a").source("train")) == 3
 
 
 def test_images_without_a_text_are_counted_once(tmp_path, caplog):
@@ -298,10 +298,10 @@ def test_images_without_a_text_are_counted_once(tmp_path, caplog):
   write(tmp_path / "val", rows(1))
   (tmp_path / "test").mkdir()
   (tmp_path / "test" / "0.png").write_bytes((tmp_path / "val" / "0.png").read_bytes())
-  sources.open_dataset(tmp_path)
+  datasets.open_dataset(tmp_path)
   (message,) = caplog.messages
   assert message.endswith("left out 3 images without a text, the first is test/0.png")
   caplog.clear()
   write(tmp_path / "whole", rows(4))
-  sources.open_dataset(tmp_path / "whole")
+  datasets.open_dataset(tmp_path / "whole")
   assert not caplog.messages

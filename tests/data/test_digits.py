@@ -8,12 +8,12 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from vit_jax.data import digits, sources
+from vit_jax.data import datasets, digits
 
 
 @pytest.fixture(scope="module")
 def dataset():
-  return sources.open_dataset("digits")
+  return datasets.open_dataset("digits")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pictures import encoded, every_format, photo, write_folder
 from PIL import Image
 
 from vit_jax.data import listing
+from vit_jax.data.datasets import open_dataset
 from vit_jax.data.decode import decode
 from vit_jax.data.listing import is_system_folder, list_folder, list_images, told
-from vit_jax.data.sources import open_dataset
 from vit_jax.errors import UserError
 
 FILES = every_format(photo(60, 80))
@@ -150,7 +150,7 @@ def opened_by_nobody(directory):
   program = (
     "import os; from vit_jax.data import captions, folder, sources, tfds_source; "
     "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-    "try: print(sources.open_dataset('photos'))\n"
+    "try: print(datasets.open_dataset('photos'))\n"
     "except sources.UserError as error: print('told:', error)"
   )
   # As the working directory it can be used even if those above are closed.

@@ -12,8 +12,9 @@ import pytest
 from pictures import encoded, photo, write_folder
 
 from vit_jax.data import loader as loader_lib
+from vit_jax.data.datasets import open_dataset
 from vit_jax.data.loader import TrainLoader, eval_batches
-from vit_jax.data.sources import ArraySource, Source, open_dataset
+from vit_jax.data.sources import ArraySource, Source
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pictures import encoded, photo, write_folder
 
-from vit_jax.data.sources import open_dataset
+from vit_jax.data.datasets import open_dataset
 from vit_jax.errors import UserError
 
 

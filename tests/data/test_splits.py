@@ -11,7 +11,8 @@ import pytest
 from pictures import write_folder
 
 from vit_jax.data import splits
-from vit_jax.data.sources import ArraySource, Dataset, Source, concatenate, open_dataset, split_of
+from vit_jax.data.datasets import open_dataset
+from vit_jax.data.sources import ArraySource, Dataset, Source, concatenate, split_of
 from vit_jax.errors import UserError
 
 

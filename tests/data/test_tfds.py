@@ -13,9 +13,9 @@ import pytest
 import tiny_tfds
 from pictures import encoded
 
+from vit_jax.data.datasets import open_dataset
 from vit_jax.data.decode import BadImage
 from vit_jax.data.loader import TrainLoader, eval_batches
-from vit_jax.data.sources import open_dataset
 from vit_jax.data.tfds_source import TfdsSource
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 import tiny_folder
 
 from vit_jax.cli import app
-from vit_jax.data import sources
+from vit_jax.data import datasets
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
 
@@ -156,7 +156,7 @@ def test_a_run_finds_the_tfds_data_that_it_was_trained_on(tmp_path, capsys):
   splits = dict(train="train", val="", test="validation")
   tiny_folder.train(tmp_path / "run", "tiny_shapes", tfds_data_dir=str(data_dir), **splits)
   assert app.main(["evaluate", f"--workdir={tmp_path}/run", "--json"]) == 0
-  expected = len(sources.open_dataset("tiny_shapes", data_dir=data_dir).source("validation"))
+  expected = len(datasets.open_dataset("tiny_shapes", data_dir=data_dir).source("validation"))
   assert json.loads(capsys.readouterr().out)["test"]["examples"] == expected
 
 

@@ -32,7 +32,7 @@ from vit_jax.checkpoints import npz, pretrained, reading
 from vit_jax.checkpoints import preprocessing as preprocessing_lib
 from vit_jax.checkpoints import torch as torch_names
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.data import captions, sources
+from vit_jax.data import captions, datasets
 from vit_jax.data.decode import decode
 from vit_jax.data.splits import choose
 from vit_jax.evaluation import zeroshot
@@ -319,7 +319,7 @@ def write_run(workdir: Path, step: int | None = None) -> None:
   )
   plan = dataclasses.replace(plan, dataset=str(photos))  # Relative again.
   model, variables = tiny()
-  dataset = sources.open_dataset(plan.dataset)
+  dataset = datasets.open_dataset(plan.dataset)
   found = choose(dataset, {split: split for split in ("train", "val", "test")}).sources
   record = data_record.make(dataset.rule, found)
   info = restore.describe_run(plan, model, dataset.class_names, 1234, record)
@@ -451,7 +451,7 @@ def write_tfds(folder: Path) -> None:
 
 
 def read_tfds(folder: Path) -> dict[str, Any]:
-  dataset = sources.open_dataset(str(folder))
+  dataset = datasets.open_dataset(str(folder))
   records = {
     split: [table[k] for k in range(len(table))] for split, table in dataset.tables.items()
   }

@@ -17,7 +17,7 @@ from compiled import apply, noise
 
 from vit_jax import save_checkpoint
 from vit_jax.checkpoints import preprocessing
-from vit_jax.data import loader, sources, transforms
+from vit_jax.data import datasets, loader, transforms
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
 from vit_jax.models.registry import create_model
@@ -346,7 +346,7 @@ def test_cached_answers_are_the_teachers_of_whole_images(taught_by):
   )
   plan, mesh = make_plan(config), mesh_lib.make_mesh()
   task = make_task(plan, DIGITS)
-  train = sources.open_dataset("digits").source("train")
+  train = datasets.open_dataset("digits").source("train")
   rows = task.rows(train, mesh)
   assert rows["teacher"].shape == (1257, 10) and task.fixed is None
   expected = classifier.evaluate_split(classifier.from_run(taught_by), "train", batch=419)

@@ -19,7 +19,7 @@ import tiny_run as tiny
 from PIL import Image
 
 from vit_jax.checkpoints.saving import save_checkpoint
-from vit_jax.data import sources
+from vit_jax.data import datasets
 from vit_jax.errors import Diverged, Stopped, UserError
 from vit_jax.evaluation.classification import Evaluator
 from vit_jax.models import registry
@@ -99,7 +99,7 @@ def test_load_run_gives_the_best_model_and_changes_nothing(finished):
   assert info.class_names == tuple("0123456789") and info.image_size == (8, 8)
   assert info.step == results["best_step"] and info.metrics == results["val"]
   assert info.parameters == sum(v.size for v in tiny.leaves(variables).values())
-  splits = {"test": sources.open_dataset(info.dataset).source(info.splits["test"])}
+  splits = {"test": datasets.open_dataset(info.dataset).source(info.splits["test"])}
   again = Evaluator(model, splits, info.preprocessing, batch=100)("test", variables)
   assert again["accuracy"] == results["test"]["accuracy"]
   assert again["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)

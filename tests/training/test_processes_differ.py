@@ -38,9 +38,9 @@ processes.join = joined
 """
 
 OPENS_ANOTHER_FOLDER = """
-from vit_jax.data import sources
-open_dataset = sources.open_dataset
-sources.open_dataset = lambda name, **settings: open_dataset({folder!r}, **settings)
+from vit_jax.data import sources, datasets
+open_dataset = datasets.open_dataset
+datasets.open_dataset = lambda name, **settings: open_dataset({folder!r}, **settings)
 """
 
 # The process kills itself where a method is called, in its first life alone.

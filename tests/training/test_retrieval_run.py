@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vit_jax.cli import train
-from vit_jax.data import sources
+from vit_jax.data import datasets
 from vit_jax.evaluation import retrieval
 from vit_jax.training import plan, progress, restore, task
 from vit_jax.training.loop import train_and_evaluate
@@ -70,7 +70,7 @@ def test_texts_that_are_cut_are_counted(dataset, monkeypatch, caplog):
   """Those of training, and of the splits that are evaluated; "light grey" has ten bytes."""
   short = config(dataset)
   short.model.txt.max_len = 9
-  data = sources.open_dataset(str(dataset))
+  data = datasets.open_dataset(str(dataset))
   own = task.make_task(plan.make_plan(short), ())
   monkeypatch.setattr(retrieval, "RetrievalEvaluator", lambda *arguments, **options: None)
   own.evaluator(None, {"val": data.source("val"), "test": data.source("test")}, None)

@@ -26,10 +26,10 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
   arguments = parser.parse_args(argv)
 
-  from vit_jax.data import samples, sources
+  from vit_jax.data import datasets, samples
   from vit_jax.output import printable
 
-  data = sources.open_dataset(arguments.dataset)
+  data = datasets.open_dataset(arguments.dataset)
   for path in samples.write_samples(
     data, arguments.split, arguments.out, count=arguments.count, seed=arguments.seed
   ):

@@ -60,7 +60,7 @@ def load(
     UserError: the options do not name just one.
   """
   from vit_jax.checkpoints import identity
-  from vit_jax.data import sources
+  from vit_jax.data import datasets
   from vit_jax.errors import UserError
   from vit_jax.evaluation import classifier, zeroshot
   from vit_jax.models import registry
@@ -71,7 +71,7 @@ def load(
   classes, templates = read(arguments.classes), read(arguments.templates)
 
   def known_classes() -> Sequence[str]:
-    return sources.open_dataset(dataset, data_dir=data_dir).class_names if dataset else ()
+    return datasets.open_dataset(dataset, data_dir=data_dir).class_names if dataset else ()
 
   if arguments.workdir:
     arguments.workdir = os.path.expanduser(arguments.workdir)

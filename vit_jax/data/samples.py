@@ -23,7 +23,7 @@ def write_samples(
   """Writes `count` random examples of a split; the file names tell the class.
 
   Args:
-    dataset: from `sources.open_dataset`.
+    dataset: from `datasets.open_dataset`.
     split: such as "test".
     out: folder; it is made if need be.
     count: number of images; all if there are fewer.

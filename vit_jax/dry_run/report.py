@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from vit_jax.data import sources
+from vit_jax.data import datasets
 from vit_jax.dry_run import chips, collectives, flops, hlo, roofline, step, traffic
 from vit_jax.errors import UserError
 from vit_jax.models import registry
@@ -214,7 +214,7 @@ def find_classes(plan: plan_lib.Plan, classes: int | None) -> tuple[int, str]:
     return 0, "texts instead of classes"
   if plan.dataset != _UNNAMED:
     try:
-      dataset = sources.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
+      dataset = datasets.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir)
       if dataset.class_names:
         return len(dataset.class_names), f"the data set {plan.dataset}"
     except UserError:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.data import decode, listing, sources, transforms
+from vit_jax.data import datasets, decode, listing, sources, transforms
 from vit_jax.errors import UserError
 from vit_jax.output import printable
 
@@ -362,7 +362,7 @@ def find_examples(
     info, workdir = classifier.run
     own, data = run_data.find_own(workdir, info, dataset, data_dir)
   if data is None:
-    data = sources.open_dataset(dataset, data_dir=data_dir)
+    data = datasets.open_dataset(dataset, data_dir=data_dir)
   if not data.class_names:
     raise UserError(
       f"{data.name} has texts and no classes; how well they are found is measured in training."

@@ -98,14 +98,15 @@ def leave(sentence: str) -> None:
   """
   if not has_others():
     return
+  joined = state()
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # They may be gone.
-    _put(f"{_round}/{state().process_id}", {_ENDED: sentence})
-    if state.process_id:
-      _put(f"left/{state.process_id}", True)
+    _put(f"{_round}/{joined.process_id}", {_ENDED: sentence})
+    if joined.process_id:
+      _put(f"left/{joined.process_id}", True)
       return
     _put(f"{_round}/result", {_ENDED: f"process 0: {sentence}"})
     until = time.monotonic() + _LEAVE_SECONDS
-    for process in range(1, state.num_processes):
+    for process in range(1, joined.num_processes):
       _get(f"left/{process}", max(0.01, until - time.monotonic()))
     time.sleep(0.2)  # They are ending, which the end of the store would disturb.
 

@@ -30,7 +30,7 @@ from etils import epath
 
 import vit_jax
 from vit_jax.errors import UserError
-from vit_jax.parallel import coordination, processes
+from vit_jax.parallel import coordination
 from vit_jax.parallel.coordination import Disagreement
 from vit_jax.training import continuation, restore
 from vit_jax.training.data_record import Record
@@ -147,7 +147,7 @@ def check_software() -> None:
   if coordination.has_others():
     advice = "install the same versions and run the same code in all of them"
     check(
-      {"processes": processes.state().num_processes},
+      {"processes": coordination.state().num_processes},
       "give all of them the same number",
       seconds=FIRST_SECONDS,
     )
@@ -206,7 +206,7 @@ def _check_shared(workdir: epath.Path) -> None:
 
   The file's name is new, so that no host has it in a cache as one that is not there.
   """
-  index = processes.state().process_id
+  index = coordination.state().process_id
   name = f".processes-{check({})}"
   with contextlib.ExitStack() as written:
     if index == 0:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.data.sources import is_same_place
+from vit_jax.data.datasets import is_same_place
 from vit_jax.parallel.mesh import MeshPlan
 from vit_jax.training.plan import Plan
 

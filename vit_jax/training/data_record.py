@@ -60,7 +60,7 @@ class Record:
   """What a run has in which split.
 
   Attributes:
-    rule: the version of the rule that drew splits, see `sources.open_dataset`.
+    rule: the version of the rule that drew splits, see `datasets.open_dataset`.
     counts: the examples of each split.
     epoch: the training examples at the start of the run, in which its epochs are counted.
     paths: for each split, with "former-" before its name for what has gone of it, and for "origin",

@@ -19,7 +19,7 @@ import ml_collections
 
 from vit_jax import keys as keys_lib
 from vit_jax.checkpoints import augreg
-from vit_jax.data import sources, transforms
+from vit_jax.data import datasets, transforms
 from vit_jax.errors import UserError
 from vit_jax.keys import AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, Range, key
 from vit_jax.models import lit, registry
@@ -429,7 +429,7 @@ def _absolute(plan: Plan) -> dict[str, Any]:
 
   So a data set is found from another working directory, and "small", "small/", "./small" are one.
   """
-  at = lambda name: sources.absolute(name) if name else name
+  at = lambda name: datasets.absolute(name) if name else name
   keys = ("dataset", "tfds_data_dir", "pretrained_dir", "checkpoint")
   changed = {key: at(getattr(plan, key)) for key in keys}
   changed["init"] = InitPlan(at(plan.init.img), at(plan.init.txt))

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vit_jax.data import datasets, splits
 from vit_jax.data import sources as sources_lib
-from vit_jax.data import splits
 from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source
 from vit_jax.errors import UserError
 from vit_jax.training import data_record, restore
@@ -75,7 +75,7 @@ def open_run_data(
   """
   described = earlier.data if earlier else None
   rule = described["rule"] if described else sources_lib.RULE if earlier is None else 1
-  dataset = sources_lib.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir, rule=rule)
+  dataset = datasets.open_dataset(plan.dataset, data_dir=plan.tfds_data_dir, rule=rule)
   asked = {split: getattr(plan.pp, split) for split in SPLITS}
   if earlier:  # What was not named then, and is not named now, stays as it was.
     usual = {**earlier.splits, "val": earlier.splits["val"] or splits.NONE}
@@ -186,7 +186,7 @@ def _records_of_origins(plan: Plan, dataset: Dataset) -> dict[str, Record]:
       continue
     if record is not None and record.paths:
       found[name] = record
-    elif sources_lib.is_same_place(info.dataset, dataset.name) and not dataset.drawn:
+    elif datasets.is_same_place(info.dataset, dataset.name) and not dataset.drawn:
       # The splits are the data set's, so the specifications still tell.
       asked = {split: spec or splits.NONE for split, spec in info.splits.items()}
       train = splits.choose(dataset, asked).sources["train"]
@@ -249,10 +249,10 @@ def find_own(
   Returns:
     The run's data with its data set, or None and the other data set.
   """
-  if dataset is None or sources_lib.is_same_place(dataset, run.dataset):
+  if dataset is None or datasets.is_same_place(dataset, run.dataset):
     own = of_run(workdir, run, data_dir=data_dir)
     return own, own.dataset
-  other = sources_lib.open_dataset(dataset, data_dir=data_dir or run.plan.tfds_data_dir)
+  other = datasets.open_dataset(dataset, data_dir=data_dir or run.plan.tfds_data_dir)
   everything = sources_lib.concatenate([*other.tables.values()])
   record = _record_for(workdir, run, everything)
   if record is None:
