@@ -148,10 +148,10 @@ def opened_by_nobody(directory):
   """What opening `photos` there prints for a user who is not root."""
   directory.chmod(0o755)
   program = (
-    "import os; from vit_jax.data import captions, folder, sources, tfds_source; "
+    "import os; from vit_jax.data import datasets; "
     "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     "try: print(datasets.open_dataset('photos'))\n"
-    "except sources.UserError as error: print('told:', error)"
+    "except datasets.UserError as error: print('told:', error)"
   )
   # As the working directory it can be used even if those above are closed.
   done = subprocess.run(

@@ -107,7 +107,7 @@ def help_texts() -> dict[str, str]:
 
 def unpack(name: str, directory: pathlib.Path) -> pathlib.Path:
   """Writes a run, as it was stopped half-way, into a directory of its name; returns its path."""
-  with tarfile.open(HERE / "runs" / f"{name}.tar.xz") as archive:
+  with tarfile.open(HERE / "stopped" / f"{name}.tar.xz") as archive:
     archive.extractall(directory, filter="data")
   return directory / name
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the version that is recorded here has written is read, and what it has given is given.
 
-`runs/` was made by small_runs.py, `given/` by outputs.py. They are not made again where a test
+`stopped/` was made by small_runs.py, `given/` by outputs.py. They are not made again where a test
 fails: whoever changes a plan or a logit on purpose changes the record by what has changed.
 """
 
