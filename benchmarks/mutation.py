@@ -41,6 +41,7 @@ data/listing     listing
 data/transforms  transforms
 data/loader      loader
 data/sources     sources splits
+data/datasets    sources splits tfds
 data/captions    captions
 data/decode      decode
 data/text        text

@@ -117,9 +117,8 @@ def estimate_row(kept: dict) -> dict:
 
   from vit_jax.dry_run import roofline
   from vit_jax.parallel import mesh as mesh_lib
-  from vit_jax.parallel.mesh import MeshPlan
 
-  mesh = mesh_lib.make_mesh(MeshPlan(**kept["mesh"]), devices)
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshPlan(**kept["mesh"]), devices)
   flops, numbers = kept["flops"], np.arange(mesh.size).reshape(mesh.devices.shape)
   found = []
   for one in kept["collectives"]:

@@ -8,6 +8,8 @@ floor and below. All imports count, those inside of functions and under TYPE_CHE
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +107,9 @@ def test_a_planted_circle_is_found():
   imports = modules()
   imports["errors"] = imports["errors"] | {"params.tree"}
   assert {"errors", "params.tree"} <= {*circle(imports)}
+
+
+def test_the_process_that_supervises_another_one_does_without_jax():
+  """It lives as long as the run, beside it."""
+  program = "import sys; from vit_jax.parallel import supervision; assert 'jax' not in sys.modules"
+  subprocess.run([sys.executable, "-c", program], check=True)

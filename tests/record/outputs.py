@@ -35,24 +35,15 @@ import small_models  # noqa: E402
 import small_runs  # noqa: E402
 
 PRESETS = (
-  *(
-    "vit:b16,cifar10",
-    "vit:r50_b16,imagenet2012",
-    "vit:h14,cifar100",
-    "augreg:R_Ti_16 dataset=photos",
-  ),
-  *("augreg:B_16,cifar100", "mixer:b16,cifar10", "mixer:digits", "mixer_base16_cifar10"),
+  *("vit:b16,cifar10", "vit:r50_b16,imagenet2012", "vit:h14,cifar100", "augreg:B_16,cifar100"),
+  *("augreg:R_Ti_16 dataset=photos", "mixer:b16,cifar10", "mixer:digits", "mixer_base16_cifar10"),
   *("bit:r50x1,cifar10", "bit:digits", "deit:s16,imagenet2012", "deit:s16_distilled,cifar10"),
   *("deit:digits", "deit:digits_distilled distill.teacher=BiT-R50x1", "swin:t,imagenet2012"),
   *("swin:v2_t_w8,imagenet2012", "swin:digits", "metaformer:s12,imagenet2012"),
-  *(
-    "metaformer:digits",
-    "mobilevit:s,imagenet2012",
-    "mobilevit:digits",
-    "lit:digits init.img=ViT-B_16",
-  ),
-  *("lit:b16b2 dataset=photos frozen=", "lit:l16ti dataset=photos init.img=ViT-L_16", "quickstart"),
-  *("scratch:small,32 dataset=photos", "scratch:s16 dataset=photos"),
+  *("metaformer:digits", "mobilevit:s,imagenet2012", "mobilevit:digits", "quickstart"),
+  *("lit:digits init.img=ViT-B_16", "lit:b16b2 dataset=photos frozen="),
+  *("lit:l16ti dataset=photos init.img=ViT-L_16", "scratch:small,32 dataset=photos"),
+  "scratch:s16 dataset=photos",
 )
 SCORES = ("val", "test", "test_raw", "1-nn", "metric", "best_step", "steps", "parameters")
 
