@@ -32,8 +32,8 @@ from machine import machine
 import vit_jax
 from vit_jax.configs import bit, deit
 from vit_jax.data import datasets, transforms
-from vit_jax.training import restore
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import run_info
 
 
 def student(loss: str | None, teacher: str, seed: int, steps: int):
@@ -53,7 +53,7 @@ def student(loss: str | None, teacher: str, seed: int, steps: int):
 
 def cosines(workdir: str) -> list[float]:
   """Cosine of class and distillation token behind each block, a mean over the test images."""
-  model, variables, info = restore.load_run(workdir)
+  model, variables, info = run_info.load_run(workdir)
   source = datasets.open_dataset("digits").source("test")
   transform = transforms.eval_transform(info.preprocessing)
   images = np.stack([transform(source[i])["image"] for i in range(len(source))])

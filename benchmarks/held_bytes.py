@@ -125,11 +125,12 @@ def watched(note: Callable[[str], None], program: dict[str, int]):
   from orbax.checkpoint._src.serialization import replica_slices
 
   from vit_jax.evaluation import classification
-  from vit_jax.training import checkpointing, loop
+  from vit_jax.training import loop
+  from vit_jax.workdir.steps import Checkpointer
 
   phases, evaluations, slice_of = ["an evaluation"], [], replica_slices.ReplicaSlice.data
   make_step, make_eval_step = loop.make_planned_step, classification.make_eval_step
-  save, restore = checkpointing.Checkpointer.save, checkpointing.Checkpointer.restore
+  save, restore = Checkpointer.save, Checkpointer.restore
   evaluate = classification.Evaluator.__call__
 
   def noting(function: Callable, phase: Callable[[], str]) -> Callable:
@@ -180,8 +181,8 @@ def watched(note: Callable[[str], None], program: dict[str, int]):
       "make_eval_step",
       lambda *given, **options: noting(make_eval_step(*given, **options), lambda: phases[-1]),
     ),
-    (checkpointing.Checkpointer, "save", saving),
-    (checkpointing.Checkpointer, "restore", restoring),
+    (Checkpointer, "save", saving),
+    (Checkpointer, "restore", restoring),
     (classification.Evaluator, "__call__", evaluating),
   ]
   with contextlib.ExitStack() as stack:

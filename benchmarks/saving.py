@@ -21,8 +21,8 @@ import time
 from machine import machine
 
 from vit_jax.configs import quickstart
-from vit_jax.training import checkpointing
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir.steps import Checkpointer
 
 
 def run(steps: int, every: int) -> dict[str, float]:
@@ -33,7 +33,7 @@ def run(steps: int, every: int) -> dict[str, float]:
   config.total_steps, config.warmup_steps = steps, steps // 10
   config.eval_every, config.checkpoint_every, config.progress_every = 0, every, steps
   blocked: list[float] = []
-  save = checkpointing.Checkpointer.save
+  save = Checkpointer.save
 
   def timed(self, step: int, *arguments, **options) -> None:
     started = time.monotonic()
@@ -41,12 +41,12 @@ def run(steps: int, every: int) -> dict[str, float]:
     if step < steps:  # What comes after the last step holds nothing up.
       blocked.append(time.monotonic() - started)
 
-  checkpointing.Checkpointer.save = timed
+  Checkpointer.save = timed
   try:
     with tempfile.TemporaryDirectory() as workdir:
       results = train_and_evaluate(config, os.path.join(workdir, "run"))
   finally:
-    checkpointing.Checkpointer.save = save
+    Checkpointer.save = save
   train_seconds = (steps - 1) * config.batch / results["images_per_second"]
   return {"train_seconds": train_seconds, "blocked_seconds": sum(blocked), "saves": len(blocked)}
 

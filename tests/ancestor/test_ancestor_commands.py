@@ -25,8 +25,9 @@ from vit_jax.cli import app, configuration
 from vit_jax.configs import common, deit, mobilevit
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import loop, run_data
+from vit_jax.training import loop
 from vit_jax.training.plan import make_plan
+from vit_jax.workdir import run_data
 
 VIT = r"""python -m vit_jax.main --workdir=/tmp/vit-$(date +%s) \
     --config=$(pwd)/vit_jax/configs/vit.py:b16,cifar10 \

@@ -16,7 +16,7 @@ from vit_jax.checkpoints.saving import save_checkpoint
 from vit_jax.configs import quickstart
 from vit_jax.evaluation import classifier
 from vit_jax.training.loop import train_and_evaluate
-from vit_jax.training.restore import load_run
+from vit_jax.workdir.run_info import load_run
 
 
 @pytest.fixture(scope="module")

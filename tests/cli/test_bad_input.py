@@ -157,9 +157,9 @@ def test_nan_stops_with_the_last_good_checkpoint(refused, tmp_path):
   settings = ["--config.base_lr=1e36", "--config.total_steps=40", "--config.checkpoint_every=1"]
   said = refused(tiny_run(f"--workdir={workdir}", *settings, "--config.warmup_steps=30"), code=3)
   assert "at step" in said and "the last good one" in said
-  from vit_jax.training import restore
+  from vit_jax.workdir import run_info
 
-  _, variables, info = restore.load_run(workdir, "last")
+  _, variables, info = run_info.load_run(workdir, "last")
   assert info.step >= 1
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))
 

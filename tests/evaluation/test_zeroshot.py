@@ -19,8 +19,8 @@ from vit_jax.data.text import TOKENIZERS, ByteTokenizer, make_tokenizer
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier, zeroshot
 from vit_jax.models.registry import create_model
-from vit_jax.training import restore
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import run_info
 
 NAME = small_lit.NAME
 SMALL = dict(hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2)
@@ -121,7 +121,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_and_its_file_predict_the_same(run):
-  plan = restore.read_run(run.workdir).plan.text
+  plan = run_info.read_run(run.workdir).plan.text
   options = dict(class_names=plan.class_names, templates=plan.templates)
   subjects = [
     zeroshot.from_run(run.workdir),

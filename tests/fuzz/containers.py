@@ -38,10 +38,11 @@ from vit_jax.data.splits import choose
 from vit_jax.evaluation import zeroshot
 from vit_jax.models.registry import create_model, get_entry
 from vit_jax.params.tree import from_variables
-from vit_jax.training import data_record, records, restore, results, run_data
-from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.training import records, results
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import TrainState
+from vit_jax.workdir import data_record, run_data, run_info
+from vit_jax.workdir.steps import Checkpointer
 
 Path = pathlib.Path
 
@@ -322,8 +323,8 @@ def write_run(workdir: Path, step: int | None = None) -> None:
   dataset = datasets.open_dataset(plan.dataset)
   found = choose(dataset, {split: split for split in ("train", "val", "test")}).sources
   record = data_record.make(dataset.rule, found)
-  info = restore.describe_run(plan, model, dataset.class_names, 1234, record)
-  restore.write_run(workdir, info, record)
+  info = run_info.describe_run(plan, model, dataset.class_names, 1234, record)
+  run_info.write_run(workdir, info, record)
   scores = {"loss": 1.25, "accuracy": 0.5}
   file = records.Records(workdir, 0)
   for at in (2, 4):
@@ -343,7 +344,7 @@ def write_run(workdir: Path, step: int | None = None) -> None:
   )
   state = make_state(plan, model, variables, state)
   iterator = iter(grain.MapDataset.range(8).to_iter_dataset())
-  with Checkpointer(workdir / restore.CHECKPOINTS) as checkpointer:
+  with Checkpointer(workdir / run_info.CHECKPOINTS) as checkpointer:
     checkpointer.save(step, state, iterator, {"run": info.to_dict(), "timer": None}, scores)
   for name in ("results.json", "metrics.jsonl"):
     (workdir / name).unlink()
@@ -357,13 +358,13 @@ def make_state(plan: Any, model: Any, variables: Any, state: TrainState) -> Trai
 
 def read_run(workdir: Path) -> dict[str, Any]:
   """All that is read of a run without its checkpoints."""
-  info = restore.existing_run(workdir)
+  info = run_info.existing_run(workdir)
   data = run_data.of_run(workdir, info)
   return {
     "info": info.to_dict(),
     "splits": {split: [*source.files] for split, source in data.sources.items()},
     "metrics": records.read_metrics(workdir),
-    "results": results.finished(restore.epath.Path(workdir), info.plan),
+    "results": results.finished(run_info.epath.Path(workdir), info.plan),
     "model": repr(info.create_model()),
   }
 
@@ -383,7 +384,7 @@ def is_valid_run(path: Path, before: bytes, after: bytes, answer: Any) -> bool:
 
 
 def read_step(workdir: Path) -> dict[str, Any]:
-  model, variables, info = restore.load_run(workdir, "last")
+  model, variables, info = run_info.load_run(workdir, "last")
   arrays = {name: np.asarray(value) for name, value in from_variables(variables).items()}
   return {"arrays": arrays, "step": info.step, "metrics": info.metrics, "model": repr(model)}
 

@@ -33,7 +33,7 @@ from mutations import changed_part, mutated
 
 from vit_jax.data.decode import BadImage
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing
+from vit_jax.workdir import steps
 
 MEMORY = 2 << 30
 
@@ -165,7 +165,7 @@ def _judged(
 
 def main(directory: str, *single: str) -> None:
   os.chdir(directory)
-  checkpointing.SETTLE_SECONDS = 0  # Nobody else writes the steps.
+  steps.SETTLE_SECONDS = 0  # Nobody else writes the steps.
   warned = Warned()
   logging.getLogger("vit_jax").addHandler(warned)
   logging.getLogger("vit_jax").propagate = False

@@ -27,8 +27,8 @@ from vit_jax.configs import quickstart
 from vit_jax.data.transforms import eval_transform, normalize
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import data_record, restore
 from vit_jax.training.plan import make_plan
+from vit_jax.workdir import data_record, run_info
 
 
 def _views() -> dict[str, Image.Image]:
@@ -333,8 +333,8 @@ def test_a_run_is_prepared_as_its_evaluation_was(pp, tmp_path):
   plan = make_plan(config)
   model = create_model(plan.model.name, **plan.model.overrides, num_classes=10)
   record = data_record.Record(rule=2, counts={"train": 1}, epoch=1)
-  info = restore.describe_run(plan, model, ("0",) * 10, 1, record)
-  restore.write_run(tmp_path, info, record)
+  info = run_info.describe_run(plan, model, ("0",) * 10, 1, record)
+  run_info.write_run(tmp_path, info, record)
   preprocess = preprocessing_for(tmp_path)
   image = np.asarray(RGB["cat 451x300"])
   evaluated = eval_transform(plan.pp)({"image": image, "label": 0})["image"]

@@ -29,9 +29,10 @@ import vit_jax
 from vit_jax.data.sources import ArraySource
 from vit_jax.errors import UserError
 from vit_jax.parallel import coordination, processes
-from vit_jax.training import agreement, data_record, integrity, restore, run_data
+from vit_jax.training import agreement
 from vit_jax.training import plan as plan_lib
-from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.workdir import data_record, integrity, run_data, run_info
+from vit_jax.workdir.steps import Checkpointer
 
 ADDRESS, INDEX, FOLDER = sys.argv[1], int(sys.argv[2]), epath.Path(sys.argv[3])
 CASES = {}
@@ -182,7 +183,7 @@ def described():
   data = opened(FOLDER / "24")
   plan = data.planned(plan_lib.make_plan(tiny_folder.config(str(FOLDER / "24"))))
   model = plan_lib.registry.create_model(plan.model.name, **plan.model.overrides, num_classes=2)
-  return restore.describe_run(plan, model, data.dataset.class_names, 100, data.record)
+  return run_info.describe_run(plan, model, data.dataset.class_names, 100, data.record)
 
 
 @case

@@ -11,7 +11,7 @@ import tiny_folder
 
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classifier
-from vit_jax.training import data_record, restore
+from vit_jax.workdir import data_record, run_info
 
 
 def split_names(workdir):
@@ -69,7 +69,7 @@ def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, caplog):
   by_old_rule = split_names(tmp_path / "run")
   assert "the run has no record of its splits" in caplog.text
   run(8)
-  info = restore.read_run(tmp_path / "run")
+  info = run_info.read_run(tmp_path / "run")
   assert info.data["rule"] == 1 and data_record.read(tmp_path / "run", info.data).paths
   assert split_names(tmp_path / "run") == by_old_rule
 

@@ -17,9 +17,9 @@ import tiny_run as tiny
 from vit_jax.errors import UserError
 from vit_jax.parallel import coordination
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import checkpointing, integrity, restore
-from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.state import TrainState
+from vit_jax.workdir import integrity, run_info, steps
+from vit_jax.workdir.steps import Checkpointer
 
 
 def _state(value, size=(300, 400)):
@@ -153,7 +153,7 @@ def _noisy(ema):
 def test_whoever_needs_the_weights_gets_nothing_else(tmp_path, ema):
   """Of parameters, two moments and an average, of 1 MB each (the first moment of half)."""
   state = _noisy(ema)
-  expected, target = jax.device_get(state.result), restore._result_alone(_like(state))
+  expected, target = jax.device_get(state.result), run_info._result_alone(_like(state))
   with Checkpointer(tmp_path / "c") as checkpointer:
     checkpointer.save(1, state, _iterator(), {})
     checkpointer.wait()
@@ -198,7 +198,7 @@ def test_weights_of_another_model_are_refused(tmp_path, change, message):
     params = dict(_target(**{k: v for k, v in change.items() if k == "size"}).params)
     params.pop(change.get("less"), None)
     params |= {change["more"]: params["bias"]} if "more" in change else {}
-    target = restore._result_alone(_target().replace(params=params))
+    target = run_info._result_alone(_target().replace(params=params))
     with pytest.raises(UserError, match=message):
       checkpointer.restore(1, target)
 
@@ -209,7 +209,7 @@ def test_the_weights_are_not_taken_for_the_average(tmp_path):
   with Checkpointer(tmp_path / "c") as checkpointer:
     checkpointer.save(1, state, _iterator(), {})
     checkpointer.wait()
-    target = restore._result_alone(_like(state.replace(ema=None)))
+    target = run_info._result_alone(_like(state.replace(ema=None)))
     with pytest.raises(UserError, match="ema/params/bias should be absent"):
       checkpointer.restore(1, target)
 
@@ -323,12 +323,12 @@ def test_what_one_process_finds_is_what_all_find(tmp_path, monkeypatch):
 
 OPEN = """
 import sys
-from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.workdir.steps import Checkpointer
 Checkpointer(sys.argv[1]).close()
 """
 
 
-@pytest.mark.parametrize("owner, name", [(integrity, "defect"), (checkpointing, "_Manager")])
+@pytest.mark.parametrize("owner, name", [(integrity, "defect"), (steps, "_Manager")])
 def test_a_constructor_that_fails_gives_its_lock_back(tmp_path, monkeypatch, owner, name):
   (tmp_path / "c" / "1").mkdir(parents=True)
   threads = threading.active_count()
@@ -359,7 +359,7 @@ def test_closing_gives_the_lock_back_whatever_fails(tmp_path, monkeypatch):
     raise OSError(errno.EIO, "Input/output error")
 
   with monkeypatch.context() as patched:
-    patched.setattr(checkpointing._Manager, "close", fails)
+    patched.setattr(steps._Manager, "close", fails)
     with pytest.raises(OSError, match="Input/output"):
       Checkpointer(tmp_path / "c").close()
   Checkpointer(tmp_path / "c").close()

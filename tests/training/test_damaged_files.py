@@ -13,10 +13,11 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import files, records, restore
+from vit_jax.training import records
 from vit_jax.training import results as results_lib
-from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import files, run_info
+from vit_jax.workdir.steps import Checkpointer
 
 # What a crash, a full disk or a stranger leaves in place of a JSON object; what is said of it.
 BROKEN = {
@@ -75,11 +76,11 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_path, mo
 @broken
 def test_config_json_is_restored_from_a_checkpoint(workdir, caplog, content):
   path = workdir / "config.json"
-  expected = restore.read_run(workdir)
+  expected = run_info.read_run(workdir)
   path.write_bytes(content)
   before = _snapshot(workdir)
-  assert restore.read_run(workdir) == expected
-  _, _, info = restore.load_run(workdir)
+  assert run_info.read_run(workdir) == expected
+  _, _, info = run_info.load_run(workdir)
   assert info.class_names == tuple("0123456789") and info.metric == "accuracy"
   assert _snapshot(workdir) == before  # Whoever only reads writes nothing.
   [line] = [m for m in caplog.messages if "config.json" in m]
@@ -90,9 +91,9 @@ def test_config_json_is_restored_from_a_checkpoint(workdir, caplog, content):
 @pytest.mark.parametrize("change", [dict(class_names=5), dict(config=[]), dict(model_fields=[])])
 def test_config_json_of_other_content_is_restored(workdir, caplog, change):
   path = workdir / "config.json"
-  expected = restore.read_run(workdir)
+  expected = run_info.read_run(workdir)
   path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-  assert restore.read_run(workdir) == expected
+  assert run_info.read_run(workdir) == expected
   assert "is damaged (it is not what a run writes" in caplog.text
 
 
@@ -126,7 +127,7 @@ def test_checkpoints_of_an_older_version_do_not_hold_it(workdir, monkeypatch, co
   if content is not None:
     (workdir / "config.json").write_bytes(content)
   with pytest.raises(UserError, match=rf"config.json {message} another workdir\.$"):
-    restore.load_run(workdir)
+    run_info.load_run(workdir)
 
 
 def test_a_run_of_a_newer_version_is_a_sentence(workdir, monkeypatch):
@@ -135,16 +136,16 @@ def test_a_run_of_a_newer_version_is_a_sentence(workdir, monkeypatch):
   (workdir / "config.json").write_text(json.dumps(newer))
   monkeypatch.setattr(Checkpointer, "saved", lambda self, step: {"run": newer})
   with pytest.raises(UserError, match=r"config.json cannot be read \(.*'colour'.*; use another"):
-    restore.load_run(workdir)
+    run_info.load_run(workdir)
 
 
 @broken
 def test_a_config_json_without_checkpoints(tmp_path, content):
   (tmp_path / "config.json").write_bytes(content)
   with pytest.raises(UserError, match=r"config.json cannot be read \(it .*\); use another workdir"):
-    restore.load_run(tmp_path)
+    run_info.load_run(tmp_path)
   # Nothing of a run is lost, and one may begin.
-  assert restore.earlier_run(restore.epath.Path(tmp_path)) is None
+  assert run_info.earlier_run(run_info.epath.Path(tmp_path)) is None
 
 
 def test_older_config_json_does_not_name_the_metric(workdir):
@@ -152,15 +153,15 @@ def test_older_config_json_does_not_name_the_metric(workdir):
   content = json.loads(path.read_text())
   assert content.pop("metric") == "accuracy"
   path.write_text(json.dumps(content))
-  assert restore.read_run(workdir).metric == "accuracy"
+  assert run_info.read_run(workdir).metric == "accuracy"
 
 
 @broken
 def test_results_json_is_told_and_written_again(workdir, caplog, content):
   path = workdir / "results.json"
-  plan = restore.read_run(workdir).plan
+  plan = run_info.read_run(workdir).plan
   path.write_bytes(content)
-  assert results_lib.finished(restore.epath.Path(workdir), plan) is None
+  assert results_lib.finished(run_info.epath.Path(workdir), plan) is None
   said = f"{path} is damaged ({BROKEN[content]}".replace("\\", "")
   assert said in caplog.text and "the best checkpoint is evaluated again" in caplog.text
 
@@ -223,15 +224,15 @@ def test_a_run_goes_on_with_damaged_metrics(workdir, caplog):
 )
 def test_a_damaged_manifest_is_a_damaged_step(workdir, caplog, content):
   (workdir / "checkpoints" / "4" / "manifest.json").write_bytes(content)
-  assert restore.load_run(workdir, "last")[2].step == 2
+  assert run_info.load_run(workdir, "last")[2].step == 2
   assert "4 is damaged (" in caplog.text
 
 
 def test_damaged_metrics_of_one_step_do_not_end_reading(workdir, caplog):
-  best = restore.load_run(workdir)[2].step
+  best = run_info.load_run(workdir)[2].step
   for content in (b"", b"[]", b'{"lass": 1, "accuracy": 9}'):
     (workdir / "checkpoints" / str(best) / "metrics" / "metrics").write_bytes(content)
-    assert restore.load_run(workdir)[2].step == 6 - best  # Of 2 and 4.
+    assert run_info.load_run(workdir)[2].step == 6 - best  # Of 2 and 4.
 
 
 @pytest.mark.parametrize("name", ["curves.png", "tensorboard"])

@@ -23,12 +23,13 @@ from vit_jax.evaluation import classifier
 from vit_jax.models.registry import create_model
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.params import tree
-from vit_jax.training import objectives, progress, restore, teacher
-from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.training import objectives, progress, teacher
 from vit_jax.training.loop import train_and_evaluate
 from vit_jax.training.plan import DistillPlan, make_plan
 from vit_jax.training.state import state_target
 from vit_jax.training.task import make_task
+from vit_jax.workdir import run_info
+from vit_jax.workdir.steps import Checkpointer
 
 SMALL = dict(patch_size=4, hidden_size=16, num_layers=1, mlp_dim=32, num_heads=2, num_classes=10)
 DIGITS = tuple("0123456789")
@@ -190,9 +191,9 @@ def test_a_taught_run_and_its_continuation(taught_by, tmp_path):
     assert continued[split] == whole[split]
   # Its record is in config.json and in each checkpoint.
   for folder in ("whole", "part"):
-    noted = restore.read_run(tmp_path / folder).teacher
+    noted = run_info.read_run(tmp_path / folder).teacher
     (tmp_path / folder / "config.json").unlink()
-    assert restore.read_run(tmp_path / folder).teacher == noted
+    assert run_info.read_run(tmp_path / folder).teacher == noted
     assert noted.step == 60 and noted.class_names == DIGITS
 
 
@@ -201,8 +202,8 @@ def known(taught_by):
   """What a run has noted that `taught_by` teaches, as it is read from its config.json."""
   plan = make_plan(tiny.config(distill=dict(teacher=str(taught_by))))
   record = teacher.load(plan, DIGITS).record
-  info = dataclasses.replace(restore.existing_run(taught_by), teacher=record)
-  return restore._from_dict(json.loads(json.dumps(info.to_dict())))
+  info = dataclasses.replace(run_info.existing_run(taught_by), teacher=record)
+  return run_info._from_dict(json.loads(json.dumps(info.to_dict())))
 
 
 def load(known, **distill):
@@ -211,7 +212,7 @@ def load(known, **distill):
 
 def as_file(taught_by, path, order=None, **changes):
   """The teacher as a file of ours, with its classes in another order or other weights."""
-  model, variables, info = restore.load_run(taught_by)
+  model, variables, info = run_info.load_run(taught_by)
   names = info.class_names
   flat = {k: np.asarray(v) for k, v in tree.from_variables(variables).items()}
   flat |= {key: change(flat[key]) for key, change in changes.items()}
@@ -236,7 +237,7 @@ def test_the_same_teacher_goes_on_wherever_it_lies(taught_by, known, tmp_path):
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_teacher_that_was_trained_further_is_another(taught_by, known, tmp_path, cache):
   workdir = shutil.copytree(taught_by, tmp_path / "run")
-  info = restore.existing_run(workdir)
+  info = run_info.existing_run(workdir)
   with Checkpointer(workdir / "checkpoints") as checkpointer:
     state = checkpointer.restore(60, state_target(info.create_model(), info.plan, None))
     state = state.replace(params=jax.tree.map(lambda x: x * 1.001, state.params))
@@ -308,28 +309,28 @@ def test_a_run_of_an_older_version_takes_the_teacher_at_its_path(
   plan = make_plan(config)
   old = {**known.to_dict(), "config": plan.to_dict()}
   del old["teacher"]
-  old = restore._from_dict(json.loads(json.dumps(old)))
+  old = run_info._from_dict(json.loads(json.dumps(old)))
   assert old.teacher is None
   assert teacher.load(plan, DIGITS, old).record.digest == known.teacher.digest
   [line] = [m for m in caplog.messages if "no record of its teacher" in m]
   assert line.endswith(f"it goes on with what is at {taught_by} now")
-  restore.refuse_another_run(tmp_path, old, plan, DIGITS)
+  run_info.refuse_another_run(tmp_path, old, plan, DIGITS)
   moved = dataclasses.replace(plan, distill=dataclasses.replace(plan.distill, teacher="/new"))
   with pytest.raises(
     UserError, match=r"-> '/new', of which an older version noted nothing but the"
   ):
-    restore.refuse_another_run(tmp_path, old, moved, DIGITS)
+    run_info.refuse_another_run(tmp_path, old, moved, DIGITS)
   new = dataclasses.replace(old, teacher=known.teacher)
-  restore.refuse_another_run(tmp_path, new, moved, DIGITS)
+  run_info.refuse_another_run(tmp_path, new, moved, DIGITS)
   with pytest.raises(UserError, match=r"distill\.tau"):  # Whether there is one is not free.
-    restore.refuse_another_run(tmp_path, new, dataclasses.replace(plan, distill=None), DIGITS)
+    run_info.refuse_another_run(tmp_path, new, dataclasses.replace(plan, distill=None), DIGITS)
 
 
 def test_a_resized_teacher_is_known_by_what_is_not_resampled(taught_by, known):
   """Resampling rounds as the processor does; a run may go on on another one."""
   record = load(None, teacher=str(taught_by), image_size=16).record
   assert record.preprocessing["size"] == (16, 16)
-  _, variables, _ = restore.load_run(taught_by)
+  _, variables, _ = run_info.load_run(taught_by)
   flat = tree.from_variables(variables)
   del flat["Transformer/posembed_input/pos_embedding"]
   variables = tree.to_variables(flat, scanned=False)

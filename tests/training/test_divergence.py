@@ -12,8 +12,9 @@ import tiny_run as tiny
 from poison import poisoned
 
 from vit_jax.errors import Diverged
-from vit_jax.training import loop, restore
+from vit_jax.training import loop
 from vit_jax.training.divergence import MAX_SKIPPED, Guard
+from vit_jax.workdir import run_info
 
 
 def steps(workdir):
@@ -32,7 +33,7 @@ def test_skip_leaves_one_update_out(tmp_path, capfd):
   assert "step 5: the loss, gradient or update is not finite; left out" in told
   found = steps(tmp_path)
   assert [step for step, loss in found.items() if loss is None] == [5, 8]
-  _, variables, _ = restore.load_run(tmp_path, "last")
+  _, variables, _ = run_info.load_run(tmp_path, "last")
   assert all(np.isfinite(x).all() for x in tiny.leaves(variables).values())
 
 

@@ -24,8 +24,9 @@ import tiny_run as tiny
 import tiny_tfds
 
 from vit_jax.errors import UserError
-from vit_jax.training import progress, restore
+from vit_jax.training import progress
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import run_info
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def finish(process):
 
 
 def parameters(folder):
-  return tiny.leaves(restore.load_run(folder / "run", "last")[1])
+  return tiny.leaves(run_info.load_run(folder / "run", "last")[1])
 
 
 def losses(folder):

@@ -13,10 +13,11 @@ from compiled import apply
 from vit_jax.models.layers import BatchNorm
 from vit_jax.models.registry import create_model
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import loop, objectives, optim, restore
+from vit_jax.training import loop, objectives, optim
 from vit_jax.training.plan import make_plan
 from vit_jax.training.state import create_state
 from vit_jax.training.step import make_train_step
+from vit_jax.workdir import run_info
 
 SMALL = dict(
   stem_width=8,
@@ -154,8 +155,8 @@ def test_a_run_trains_the_head_alone(tmp_path):
   config.model = model
   assert make_plan(config).frozen
   loop.train_and_evaluate(config, tmp_path / "short")
-  _, first, _ = restore.load_run(tmp_path / "short", "last")
+  _, first, _ = run_info.load_run(tmp_path / "short", "last")
   config.total_steps = 6
   loop.train_and_evaluate(config, tmp_path / "long")
-  _, last, _ = restore.load_run(tmp_path / "long", "last")
+  _, last, _ = run_info.load_run(tmp_path / "long", "last")
   assert moved(*map(jax.device_get, (first, last))) == {"params/head/bias", "params/head/kernel"}

@@ -23,8 +23,10 @@ from vit_jax.data import datasets
 from vit_jax.errors import Diverged, Stopped, UserError
 from vit_jax.evaluation.classification import Evaluator
 from vit_jax.models import registry
-from vit_jax.training import checkpointing, progress, restore
+from vit_jax.training import progress
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import run_info
+from vit_jax.workdir.steps import Checkpointer
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +52,8 @@ def _assert_same_run(workdir, results, finished):
   """Parameters bit for bit, the same history without gaps or repetitions, the same scores."""
   other_workdir, other_results = finished
   for which in ("last", "best"):
-    _, ours, info = restore.load_run(workdir, which)
-    _, theirs, other_info = restore.load_run(other_workdir, which)
+    _, ours, info = run_info.load_run(workdir, which)
+    _, theirs, other_info = run_info.load_run(other_workdir, which)
     assert info.step == other_info.step
     ours, theirs = tiny.leaves(ours), tiny.leaves(theirs)
     assert ours.keys() == theirs.keys()
@@ -94,7 +96,7 @@ def test_what_a_run_leaves(finished):
 def test_load_run_gives_the_best_model_and_changes_nothing(finished):
   workdir, results = finished
   before = _snapshot(workdir)
-  model, variables, info = restore.load_run(workdir)
+  model, variables, info = run_info.load_run(workdir)
   assert _snapshot(workdir) == before
   assert info.class_names == tuple("0123456789") and info.image_size == (8, 8)
   assert info.step == results["best_step"] and info.metrics == results["val"]
@@ -115,7 +117,8 @@ def test_a_finished_run_is_left_alone(finished):
 KILLED = """
 import os, signal, sys
 import tiny_run as tiny
-from vit_jax.training import integrity, progress
+from vit_jax.training import progress
+from vit_jax.workdir import integrity
 from vit_jax.training.loop import train_and_evaluate
 
 def die(*unused):
@@ -227,7 +230,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path):
       train_and_evaluate(config, tmp_path / "run")
     assert error.value.exit_code == 3
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
-  _, variables, _ = restore.load_run(tmp_path / "run")
+  _, variables, _ = run_info.load_run(tmp_path / "run")
   assert all(np.isfinite(v).all() for v in tiny.leaves(variables).values())
 
 
@@ -263,23 +266,23 @@ def test_unwritable_workdir(tmp_path):
 
 def test_two_processes_cannot_share_a_workdir(tmp_path):
   with (
-    checkpointing.Checkpointer(tmp_path / "checkpoints"),
+    Checkpointer(tmp_path / "checkpoints"),
     pytest.raises(UserError, match="another process is training"),
   ):
-    checkpointing.Checkpointer(tmp_path / "checkpoints")
-  checkpointing.Checkpointer(tmp_path / "checkpoints").close()
+    Checkpointer(tmp_path / "checkpoints")
+  Checkpointer(tmp_path / "checkpoints").close()
 
 
 def test_load_run_of_something_else(tmp_path):
   with pytest.raises(UserError, match="is not the workdir of a training run"):
-    restore.load_run(tmp_path)
+    run_info.load_run(tmp_path)
 
 
 def test_without_validation_the_last_is_the_best(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # A relative workdir, as on most command lines.
   config = tiny.config(total_steps=4, pp=dict(train="train[:64]", val="", test="test[:40]"))
   results = train_and_evaluate(config, "run")
-  assert restore.load_run("run")[2].step == 4
+  assert run_info.load_run("run")[2].step == 4
   assert "val" not in results and results["best_step"] == 4
   assert results["test"]["examples"] == 40
 
@@ -303,7 +306,7 @@ def test_fine_tunes_from_a_file_and_needs_it_only_once(tmp_path):
   save_checkpoint(file, pretrained, variables)
   config = tiny.config(checkpoint=str(file), base_lr=0.0, total_steps=2)  # Nothing moves.
   results = train_and_evaluate(config, tmp_path / "run")
-  _, trained, _ = restore.load_run(tmp_path / "run", "last")
+  _, trained, _ = run_info.load_run(tmp_path / "run", "last")
   theirs = tiny.leaves(variables["params"])
   for path, value in tiny.leaves(trained["params"]).items():
     if "head" in path:

@@ -16,8 +16,9 @@ from vit_jax.data.transforms import Preprocessing, eval_transform, train_transfo
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshPlan
-from vit_jax.training import build, loop, multiscale, restore
+from vit_jax.training import build, loop, multiscale
 from vit_jax.training.plan import make_plan
+from vit_jax.workdir import run_info
 
 ANY_SIZE = dict(position_embedding="sincos_2d", classifier="gap")
 PP = dict(train_sizes=(8, 12), train_crop="random")
@@ -129,7 +130,7 @@ def test_a_run_sees_each_size_and_a_continued_one_the_same(tmp_path, sizes):
   drawn = [(multiscale.draw((8, 12), 0, step),) * 2 for step in range(1, 7)]
   assert (first, sizes) == (drawn[:3], drawn)
   assert len({*drawn}) == 2
-  info = restore.read_run(tmp_path)
+  info = run_info.read_run(tmp_path)
   assert info.image_size == (8, 8) and info.plan.pp.train_sizes == (8, 12)
   with pytest.raises(UserError, match=r"pp.train_sizes \(\[8, 12\] -> None\)"):
     loop.train_and_evaluate(config(total_steps=6, pp={"train_crop": "random"}), tmp_path)

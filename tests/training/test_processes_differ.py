@@ -24,8 +24,8 @@ import vit_jax.configs
 from vit_jax.cli import app
 from vit_jax.errors import UserError
 from vit_jax.parallel import coordination, processes
-from vit_jax.training import checkpointing
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir.steps import Checkpointer
 
 SAYS_WHEN_JOINED = """
 import sys, time
@@ -47,7 +47,8 @@ datasets.open_dataset = lambda name, **settings: open_dataset({folder!r}, **sett
 DIES = """
 import os, pathlib, signal
 from vit_jax.evaluation import classification
-from vit_jax.training import checkpointing, progress
+from vit_jax.training import progress
+from vit_jax.workdir import steps
 marker = pathlib.Path({marker!r})
 def dies(owner, name, when):
   method = getattr(owner, name)
@@ -59,10 +60,10 @@ def dies(owner, name, when):
   setattr(owner, name, patched)
 dies({where})
 """
-IN_A_SAVE = "checkpointing._Manager, 'save', lambda step, **rest: step >= 6"
+IN_A_SAVE = "steps._Manager, 'save', lambda step, **rest: step >= 6"
 AFTER_AN_EVALUATION = "progress.Progress, 'evaluated', lambda *given: True"
 IN_AN_EVALUATION = "classification.Evaluator, '__call__', lambda *given: True"
-AT_THE_LAST_STEP = "checkpointing._Manager, 'save', lambda step, **rest: step == 12"
+AT_THE_LAST_STEP = "steps._Manager, 'save', lambda step, **rest: step == 12"
 
 
 def differing(folder, *options, devices=1, last, **changes):
@@ -262,7 +263,7 @@ def test_what_a_loss_is(two_processes, tmp_path, error, is_lost):
   wrapped = UserError("in other words")
   wrapped.__cause__ = error
   assert processes.is_loss(wrapped) == (is_lost and not isinstance(error, TimeoutError))
-  checkpointer = checkpointing.Checkpointer(os.fspath(tmp_path / "checkpoints"))
+  checkpointer = Checkpointer(os.fspath(tmp_path / "checkpoints"))
   with (
     pytest.raises(type(error) if is_lost else UserError) as raised,
     checkpointer,

@@ -16,16 +16,17 @@ import pytest
 import tiny_run as tiny
 
 from vit_jax.errors import UserError
-from vit_jax.training import checkpointing, integrity, restore
-from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import integrity, run_info, steps
+from vit_jax.workdir.steps import Checkpointer
 
 # Saves as fast as it can. All parameters of a step are its number; most steps are a new best.
 WRITER = """
 import sys, grain, jax, jax.numpy as jnp
-from vit_jax.training import data_record, restore, state
-from vit_jax.training.checkpointing import Checkpointer
-info = restore.existing_run(sys.argv[1])
+from vit_jax.training import state
+from vit_jax.workdir import data_record, run_info
+from vit_jax.workdir.steps import Checkpointer
+info = run_info.existing_run(sys.argv[1])
 record = data_record.read(sys.argv[1], info.data)
 target = state.state_target(info.create_model(), info.plan, None)
 data = iter(grain.MapDataset.range(9).to_iter_dataset())
@@ -34,7 +35,7 @@ with Checkpointer(sys.argv[1] + "/checkpoints") as checkpointer:
     new = jax.tree.map(lambda x: jnp.full(x.shape, step, x.dtype), target)
     scores = {"accuracy": step % 3 and 1 + step, "loss": 1.0}
     checkpointer.save(step, new, data, {}, scores)
-    restore.write_run(sys.argv[1], info, record)
+    run_info.write_run(sys.argv[1], info, record)
 """
 
 
@@ -59,7 +60,7 @@ def test_a_run_can_be_read_while_it_saves(workdir, reads):
     [sys.executable, "-c", WRITER, str(workdir)],
     env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
   )
-  newest = lambda: max(checkpointing.step_numbers(workdir / "checkpoints"))
+  newest = lambda: max(steps.step_numbers(workdir / "checkpoints"))
   try:
     started = time.monotonic()
     while newest() < 8:
@@ -69,7 +70,7 @@ def test_a_run_can_be_read_while_it_saves(workdir, reads):
     for read in range(reads):
       which = "last" if read % 2 else "best"
       before = newest()
-      _, variables, info = restore.load_run(workdir, which)
+      _, variables, info = run_info.load_run(workdir, which)
       values = {np.unique(value).item() for value in tiny.leaves(variables["params"]).values()}
       assert values == {info.step}
       assert info.step >= before - 3  # One is being hashed, and every third is no best.
@@ -93,7 +94,7 @@ def test_loading_brings_the_weights_and_nothing_else(workdir, monkeypatch):
     return state
 
   monkeypatch.setattr(Checkpointer, "restore", restored)
-  _, variables, _ = restore.load_run(workdir)
+  _, variables, _ = run_info.load_run(workdir)
   assert grown == [sum(x.nbytes for x in jax.tree.leaves(variables))]
 
 
@@ -125,7 +126,7 @@ def _delete_slowly(directory):
   ],
 )
 def test_a_new_best_takes_the_place_of_the_old(workdir, monkeypatch, caplog, owner, name, slowly):
-  _, expected, info = restore.load_run(workdir)
+  _, expected, info = run_info.load_run(workdir)
   old = workdir / "checkpoints" / str(info.step)
   deletion = threading.Thread(target=_delete_slowly if slowly else shutil.rmtree, args=[old])
 
@@ -135,7 +136,7 @@ def test_a_new_best_takes_the_place_of_the_old(workdir, monkeypatch, caplog, own
     deletion.join(0.05 if slowly else None)
 
   _meanwhile(monkeypatch, owner, name, replace)
-  _, variables, info = restore.load_run(workdir)
+  _, variables, info = run_info.load_run(workdir)
   deletion.join()
   assert info.step == 9 and not [r for r in caplog.records if r.name.startswith("vit_jax")]
   for path, value in tiny.leaves(expected).items():
@@ -151,33 +152,33 @@ def test_what_fails_for_another_reason_is_not_tried_again(workdir, monkeypatch):
 
   monkeypatch.setattr(Checkpointer, "restore", fails)
   with pytest.raises(RuntimeError, match="out of memory"):
-    restore.load_run(workdir)
+    run_info.load_run(workdir)
   assert len(tried) == 1
 
 
 def test_a_run_that_changes_each_time_is_a_sentence(workdir, monkeypatch):
-  monkeypatch.setattr(checkpointing, "SETTLE_SECONDS", 0.0)
+  monkeypatch.setattr(steps, "SETTLE_SECONDS", 0.0)
 
   def fails(self, step, target):
     (workdir / "checkpoints" / str(100 + step)).mkdir()
     raise FileNotFoundError("gone")
 
   monkeypatch.setattr(Checkpointer, "restore", fails)
-  monkeypatch.setattr(checkpointing, "READS", 3)
+  monkeypatch.setattr(steps, "READS", 3)
   monkeypatch.setattr(
     Checkpointer,
     "best_step",
-    property(lambda self: max(checkpointing.step_numbers(self._directory))),
+    property(lambda self: max(steps.step_numbers(self._directory))),
   )
   with pytest.raises(UserError, match=r"changed each of the 3 times .* is saving .*; try again"):
-    restore.load_run(workdir)
+    run_info.load_run(workdir)
 
 
 # Of the first two steps that are read, the run deletes the files in the midst of it.
 COMMAND = """
 import shutil, sys
 from vit_jax.cli import app
-from vit_jax.training.checkpointing import Checkpointer
+from vit_jax.workdir.steps import Checkpointer
 usual, read = Checkpointer.restore, []
 def restore(self, step, *arguments):
   read.append(step)

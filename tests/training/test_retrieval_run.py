@@ -14,8 +14,9 @@ from PIL import Image
 from vit_jax.cli import train
 from vit_jax.data import datasets
 from vit_jax.evaluation import retrieval
-from vit_jax.training import plan, progress, restore, task
+from vit_jax.training import plan, progress, task
 from vit_jax.training.loop import train_and_evaluate
+from vit_jax.workdir import run_info
 
 SCORES = {"recall@1", "recall@5", "text_to_image_recall@1", "loss", "examples"}
 WORDS = ("black", "dark grey", "light grey", "white")
@@ -60,7 +61,7 @@ def test_a_run_names_its_metric(finished, capsys):
   )
   found = [r for r in progress.read_metrics(workdir) if "val/loss" in r]
   assert [r["step"] for r in found] == [2, 4] and all("val/recall@1" in r for r in found)
-  info = restore.load_run(workdir)[2]
+  info = run_info.load_run(workdir)[2]
   assert info.metrics == results["val"] and info.step == results["best_step"]
   best = max(found, key=lambda r: (r["val/recall@1"], -r["val/loss"], r["step"]))
   assert best["step"] == info.step
@@ -124,20 +125,20 @@ def test_a_run_of_before_goes_on(finished, dataset, tmp_path, drawn):
   workdir = shutil.copytree(finished[0], tmp_path / "run")
   old = {"accuracy": 0.75, "top5": 1.0, "text_to_image": 0.5, "loss": 0.1, "examples": 16}
   _as_before(workdir, {2: old, 4: {**old, "accuracy": 0.5}})
-  assert restore.load_run(workdir)[2].metrics == old
+  assert run_info.load_run(workdir)[2].metrics == old
   shutil.rmtree(workdir / "checkpoints" / "4")
   (workdir / "results.json").unlink()
   results = train_and_evaluate(config(dataset), workdir)
-  new = restore.load_run(workdir, "last")[2]
+  new = run_info.load_run(workdir, "last")[2]
   assert new.step == 4 and new.metric == "recall@1" and "recall@1" in new.metrics
   better = new.metrics["recall@1"] > 0.75
-  assert results["best_step"] == restore.load_run(workdir)[2].step == (4 if better else 2)
+  assert results["best_step"] == run_info.load_run(workdir)[2].step == (4 if better else 2)
   assert drawn()[0] == [[2, 0.75], [4, new.metrics["recall@1"]]]
 
 
 def _as_before(workdir, scores):
   """Writes a run's files as the version did that called recall@1 accuracy."""
-  from vit_jax.training import integrity
+  from vit_jax.workdir import integrity
 
   content = json.loads((workdir / "config.json").read_text())
   del content["metric"]

@@ -13,8 +13,8 @@ import tiny_run as tiny
 
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import data_record, restore, run_data
 from vit_jax.training.plan import make_plan
+from vit_jax.workdir import data_record, run_data, run_info
 
 
 def write(root, counts, start=0):
@@ -32,13 +32,13 @@ def plan_for(root, **pp):
 def start(workdir, root, config=None, **pp):
   """What a run does with its data when it starts or continues, without the training."""
   plan = make_plan(config) if config else plan_for(root, **pp)
-  data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan, workdir, run_info.read_run(workdir))
   plan = data.planned(plan)
   classes = data.dataset.class_names
   fields = {**plan.model.overrides, "num_classes": len(classes) or None}
   model = registry.create_model(plan.model.name, **fields)
-  info = restore.describe_run(plan, model, classes, 1, data.record)
-  restore.write_run(workdir, info, data.record)
+  info = run_info.describe_run(plan, model, classes, 1, data.record)
+  run_info.write_run(workdir, info, data.record)
   (workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
   return data
 
@@ -53,7 +53,7 @@ def split_names(data):
 
 def judged(workdir, split, dataset=None):
   """What `evaluate` looks at; nothing where it refuses."""
-  info = restore.read_run(workdir)
+  info = run_info.read_run(workdir)
   own, _ = run_data.find_own(workdir, info, dataset, None)
   return names(own.sources[split]) if own and split in own.sources else set()
 
@@ -106,7 +106,7 @@ def test_what_changed_is_counted(tmp_path, caplog):
   (root / sorted(before["test"])[0]).unlink()
   (root / other).write_bytes(b"another image of this name")
   write(root, {"a": 1}, start=500)
-  info = restore.read_run(workdir)
+  info = run_info.read_run(workdir)
   data = run_data.open_run_data(plan_for(root), workdir, info)
   new = next(split for split, source in split_names(data).items() if "a/0500.jpg" in source)
   changes = {split: (c.added, c.gone, c.replaced) for split, c in data.changes.items()}
@@ -139,7 +139,7 @@ def test_a_data_set_that_has_moved_keeps_its_record(tmp_path):
   root.rename(tmp_path / "moved")
   (tmp_path / "moved" / sorted(before["val"])[0]).unlink()
   assert judged(workdir, "test", str(tmp_path / "moved")) == before["test"]
-  data = run_data.open_run_data(plan_for(tmp_path / "moved"), workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan_for(tmp_path / "moved"), workdir, run_info.read_run(workdir))
   assert split_names(data)["train"] == before["train"]
 
 
@@ -151,7 +151,7 @@ def test_another_data_set_is_not_taken_for_the_runs_own(tmp_path):
     (tmp_path / "other" / name).mkdir(parents=True)
     for k in range(30):
       (tmp_path / "other" / name / f"{k:04d}.jpg").write_bytes(b"z" * 1_000)
-  info = restore.read_run(workdir)
+  info = run_info.read_run(workdir)
   own, data = run_data.find_own(workdir, info, str(tmp_path / "other"), None)
   assert own is None and len(data.source("train+val+test")) == 60
   same = root / "a" / "0003.jpg"
@@ -164,11 +164,11 @@ def test_another_test_split_has_nothing_that_was_learned(tmp_path):
   root, workdir = tmp_path / "photos", tmp_path / "run"
   write(root, {"train/a": 20, "train/b": 20, "test/a": 5, "test/b": 5, "val/a": 5, "val/b": 5})
   before = split_names(start(workdir, root, test=""))
-  data = run_data.open_run_data(plan_for(root, test="test"), workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan_for(root, test="test"), workdir, run_info.read_run(workdir))
   assert split_names(data)["test"] == names(data.dataset.tables["test"])
   assert split_names(data)["train"] == before["train"] and not data.changes.get("train")
   with pytest.raises(UserError, match="judged on what it has learned"):
-    run_data.open_run_data(plan_for(root, test="train"), workdir, restore.read_run(workdir))
+    run_data.open_run_data(plan_for(root, test="train"), workdir, run_info.read_run(workdir))
 
 
 def test_a_run_from_another_runs_weights_is_not_judged_on_what_that_has_learned(tmp_path):
@@ -218,7 +218,7 @@ def test_a_lost_record_is_made_again_only_from_the_same_files(tmp_path, caplog):
     caplog.clear()
     assert split_names(start(workdir, root)) == before
     assert "so it is made again" in caplog.text
-    assert data_record.read(workdir, restore.read_run(workdir).data).paths
+    assert data_record.read(workdir, run_info.read_run(workdir).data).paths
   (workdir / data_record.FILE).unlink()
   write(root, {"a": 1}, start=100)
   with pytest.raises(UserError, match=r"data\.npz is missing, and .* does not hold exactly"):
@@ -256,7 +256,7 @@ def test_runs_without_a_record_are_read_by_the_old_rule(tmp_path, caplog):
   del old["data"]
   path.write_text(json.dumps(old))
   (workdir / data_record.FILE).unlink()
-  data = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan_for(root), workdir, run_info.read_run(workdir))
   assert data.dataset.rule == data.record.rule == 1
   assert "the run has no record of its splits" in caplog.text
   random_state = np.random.RandomState(0)
@@ -274,7 +274,7 @@ def test_splits_that_no_one_names_stay_as_the_run_has_recorded_them(tmp_path):
   before = start(workdir, root)
   assert set(before.sources) == {"train"}
   write(root, {"val/a": 5, "val/b": 5, "test/a": 5, "test/b": 5})
-  after = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  after = run_data.open_run_data(plan_for(root), workdir, run_info.read_run(workdir))
   assert after.specs == {"train": "train", "val": None, "test": "test"}
   assert split_names(after)["train"] == split_names(before)["train"]
 
@@ -327,7 +327,7 @@ def test_data_without_files_keep_out_what_was_learned_too(tmp_path, caplog):
   workdir = tmp_path / "run"
   start(workdir, "digits")
   plan = plan_for("digits", test="train[50%:]+test")
-  data = run_data.open_run_data(plan, workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan, workdir, run_info.read_run(workdir))
   assert {s: len(source) for s, source in data.sources.items()} == dict(
     train=1257, val=180, test=360
   )
@@ -351,13 +351,13 @@ def test_no_training_image_is_left(tmp_path):
   shutil.rmtree(root / "train")  # Where only the test images were copied to.
   assert judged(workdir, "test") == test
   with pytest.raises(UserError, match=r"no split 'train'; it has test"):
-    run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+    run_data.open_run_data(plan_for(root), workdir, run_info.read_run(workdir))
   write(root, {"train/a": 1, "train/b": 1}, start=90)
   for file in ("train/a/0090.jpg", "train/b/0090.jpg"):
     (root / file).rename(root / file.replace("train", "test").replace("0090", "0099"))
   (root / "train" / "a" / "0000.gif").write_bytes(b"")
   (root / "train" / "b" / "0000.gif").write_bytes(b"")
-  assert names(run_data.of_run(workdir, restore.read_run(workdir)).sources["test"]) >= test
+  assert names(run_data.of_run(workdir, run_info.read_run(workdir)).sources["test"]) >= test
 
 
 def test_texts_that_change_are_another_training_set(tmp_path):
@@ -369,7 +369,7 @@ def test_texts_that_change_are_another_training_set(tmp_path):
   (root / "metadata.csv").write_text(table("cat"))
   start(workdir, root)
   (root / "metadata.csv").write_text(table("dog"))
-  data = run_data.open_run_data(plan_for(root), workdir, restore.read_run(workdir))
+  data = run_data.open_run_data(plan_for(root), workdir, run_info.read_run(workdir))
   assert data.changes["train"].replaced == 24
 
 
@@ -382,4 +382,4 @@ def test_a_newer_or_damaged_description_is_a_sentence(tmp_path):
   for data in ("x", 5, [], {}, {"rule": 2}, {**content["data"], "rule": 9}):
     (workdir / "config.json").write_text(json.dumps({**content, "data": data}))
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-      restore.read_run(workdir)
+      run_info.read_run(workdir)

@@ -20,7 +20,8 @@ HERE = pathlib.Path(__file__).parent
 # For so long the second process waits before each batch, and the first one while it hashes.
 CONFIG = """
 import time, jax, tiny_run
-from vit_jax.training import integrity, stream
+from vit_jax.training import stream
+from vit_jax.workdir import integrity
 
 def hangs_here(seconds):
   time.sleep(seconds)

@@ -317,16 +317,16 @@ def _from_metadata(metadata: Mapping[str, Any], size: Size | None) -> Preprocess
 
 
 def _from_run(workdir: Path, size: Size | None) -> Preprocessing:
-  from vit_jax.training import restore  # Late: training builds on this package.
+  from vit_jax.workdir import run_info
 
-  return _resized_to(restore.existing_run(workdir).preprocessing, size)
+  return _resized_to(run_info.existing_run(workdir).preprocessing, size)
 
 
 def _is_run(path: Path) -> bool:
   """Whether it is a work directory, even if its config.json is missing or damaged."""
-  from vit_jax.training import restore  # Late: training builds on this package.
+  from vit_jax.workdir import run_info
 
-  return restore.has_checkpoints(path) and not torch_files.folder_weights(path)
+  return run_info.has_checkpoints(path) and not torch_files.folder_weights(path)
 
 
 def _resized_to(settings: Preprocessing, size: Size | None) -> Preprocessing:

@@ -328,9 +328,9 @@ def own_metadata(path: str | os.PathLike) -> dict[str, Any]:
   path = Path(path)
   container = _container(path)
   if container == "run":
-    from vit_jax.training import restore  # Late: training builds on this package.
+    from vit_jax.workdir import run_info
 
-    run = restore.existing_run(path)
+    run = run_info.existing_run(path)
     return _run_metadata(run, run.create_model())
   if container == "npz":
     return npz.read_npz(path, only=npz.METADATA)[1]
@@ -342,14 +342,14 @@ def own_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 def _read_run(path: Path) -> tuple[Flat, dict[str, Any]]:
   """The best checkpoint of a work directory; its model's own fields are under "fields"."""
-  from vit_jax.training import restore  # Late: training builds on this package.
+  from vit_jax.workdir import run_info
 
-  model, variables, run = restore.load_run(path)
+  model, variables, run = run_info.load_run(path)
   return tree.from_variables(variables), _run_metadata(run, model)
 
 
 def _run_metadata(run: Any, model: nn.Module) -> dict[str, Any]:
-  """What `training.restore.RunInfo` tells of a run's weights, as the metadata of a file of ours."""
+  """What `workdir.run_info.RunInfo` tells of a run's weights, as the metadata of a file of ours."""
   metadata = {
     "model": run.model_name,
     "class_names": list(run.class_names),

@@ -4,7 +4,7 @@
 
 `train` is learned from, `val` chooses the best checkpoint, `test` is evaluated once at the end. A
 data set brings these splits along, or they are drawn here by a rule that a file added or removed
-disturbs as little as possible. What a run has used is recorded (`training.data_record`); from then
+disturbs as little as possible. What a run has used is recorded (`workdir.data_record`); from then
 on that record decides, and not the rule.
 """
 

@@ -20,7 +20,7 @@ from vit_jax.models import registry
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
 from vit_jax.training import plan as plan_lib
-from vit_jax.training import run_data
+from vit_jax.workdir import run_data
 
 
 @dataclasses.dataclass(frozen=True)

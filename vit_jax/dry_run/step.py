@@ -24,10 +24,11 @@ from vit_jax.evaluation import classification
 from vit_jax.models import cost, registry
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
-from vit_jax.training import build, divergence, objectives, restore, task
+from vit_jax.training import build, divergence, objectives, task
 from vit_jax.training.plan import InitPlan, ModelPlan, Plan
 from vit_jax.training.state import TrainState, state_target
 from vit_jax.training.step import make_planned_step
+from vit_jax.workdir import run_info
 
 
 def from_scratch(plan: Plan) -> Plan:
@@ -230,7 +231,7 @@ def _teacher(plan: Plan, num_classes: int) -> Any:
 
   name, size = plan.distill.teacher, plan.distill.image_size
   if os.path.isdir(name) or "://" in name:  # As `training.teacher` tells them apart.
-    run = restore.existing_run(name)
+    run = run_info.existing_run(name)
     model, pp = run.create_model(), run.preprocessing
     pp = pp.at(size) if size else pp
   else:

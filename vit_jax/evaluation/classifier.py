@@ -25,8 +25,8 @@ from vit_jax.errors import UserError
 from vit_jax.output import printable
 
 if TYPE_CHECKING:
-  from vit_jax.training.restore import RunInfo
-  from vit_jax.training.run_data import RunData
+  from vit_jax.workdir.run_data import RunData
+  from vit_jax.workdir.run_info import RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ class Classifier:
 
 def from_run(workdir: str | os.PathLike, which: str = "best") -> Classifier:
   """The classifier of a training run's work directory. Raises UserError if it holds none."""
-  from vit_jax.training import restore
+  from vit_jax.workdir import run_info
 
-  model, variables, info = restore.load_run(workdir, which)
+  model, variables, info = run_info.load_run(workdir, which)
   spec, run = info.preprocessing, (info, workdir)
   return Classifier(info.model_name, model, variables, spec, info.class_names, run)
 
@@ -353,7 +353,7 @@ def find_examples(
   Raises:
     UserError: there is no such data set or split.
   """
-  from vit_jax.training import run_data
+  from vit_jax.workdir import run_data
 
   if dataset is None and classifier.run is None:
     raise UserError("give a data set to evaluate on, as in --dataset=/my/photos.")

@@ -255,9 +255,9 @@ def from_run(
 
   `vocabulary` is the tokenizer's file where that has moved; `named` as in `from_checkpoint`.
   """
-  from vit_jax.training import restore
+  from vit_jax.workdir import run_info
 
-  model, variables, info = restore.load_run(workdir, which)
+  model, variables, info = run_info.load_run(workdir, which)
   plan = info.plan.text
   names = class_names or plan.class_names or info.class_names
   if not names:
@@ -278,16 +278,16 @@ def from_run(
 
 def is_two_towers(workdir: str | os.PathLike) -> bool:
   """Whether a work directory is of a run that trains two towers."""
-  from vit_jax.training import restore
+  from vit_jax.workdir import run_info
 
-  return restore.existing_run(workdir).plan.text is not None
+  return run_info.existing_run(workdir).plan.text is not None
 
 
 def classes_of(workdir: str | os.PathLike) -> tuple[str, ...]:
   """The class names of the data set that a run was trained on."""
-  from vit_jax.training import restore
+  from vit_jax.workdir import run_info
 
-  return restore.existing_run(workdir).class_names
+  return run_info.existing_run(workdir).class_names
 
 
 def read_lines(path: str) -> tuple[str, ...]:

@@ -32,10 +32,11 @@ import vit_jax
 from vit_jax.errors import UserError
 from vit_jax.parallel import coordination
 from vit_jax.parallel.coordination import Disagreement
-from vit_jax.training import continuation, restore
-from vit_jax.training.data_record import Record
+from vit_jax.training import continuation
 from vit_jax.training.plan import Plan
-from vit_jax.training.run_data import RunData
+from vit_jax.workdir import run_info
+from vit_jax.workdir.data_record import Record
+from vit_jax.workdir.run_data import RunData
 
 FIRST_SECONDS = 60.0  # For the first check, which comes right after joining.
 # For the others: a data set opens in a second here and in minutes there. A process that dies
@@ -184,7 +185,7 @@ def check_start(plan: Plan, workdir: epath.Path) -> None:
   check(config, "start all of them with the same command")
   check(_devices(), "start all of them on hosts of the same kind, with the same environment")
   if "://" in os.fspath(workdir):
-    restore.has_checkpoints(workdir)  # Says which packages a bucket needs.
+    run_info.has_checkpoints(workdir)  # Says which packages a bucket needs.
   _check_shared(workdir)
 
 
@@ -287,7 +288,7 @@ def _bytes(value: Any) -> bytes:
   return value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
 
 
-def check_model(info: restore.RunInfo, variables: Any) -> None:
+def check_model(info: run_info.RunInfo, variables: Any) -> None:
   """Raises `Disagreement` unless all processes start from the same weights and the same teacher.
 
   Args:

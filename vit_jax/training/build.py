@@ -16,8 +16,8 @@ from vit_jax.errors import UserError
 from vit_jax.models import registry
 from vit_jax.models.lit import example_inputs
 from vit_jax.training import plan as plan_lib
-from vit_jax.training.restore import RunInfo
 from vit_jax.training.state import init_images
+from vit_jax.workdir.run_info import RunInfo
 
 
 def build_model(

@@ -21,11 +21,10 @@ from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation import baseline
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
-from vit_jax.training import agreement, build, multiscale, optim, profiling, restore, room, run_data
+from vit_jax.training import agreement, build, multiscale, optim, profiling, room
 from vit_jax.training import goodput as goodput_lib
 from vit_jax.training import plan as plan_lib
 from vit_jax.training import results as results_lib
-from vit_jax.training.checkpointing import Checkpointer
 from vit_jax.training.divergence import Guard
 from vit_jax.training.phases import Phases
 from vit_jax.training.preemption import StopSignal
@@ -36,6 +35,8 @@ from vit_jax.training.step import make_planned_step
 from vit_jax.training.stream import Stream
 from vit_jax.training.task import make_task
 from vit_jax.training.watchdog import Watchdog
+from vit_jax.workdir import run_data, run_info
+from vit_jax.workdir.steps import Checkpointer
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def train_and_evaluate(
   agreement.check_start(plan, workdir)
   mesh = mesh_lib.make_mesh(plan.mesh)
   plan.check_devices(mesh_lib.data_parallelism(mesh))
-  earlier = restore.earlier_run(workdir)
+  earlier = run_info.earlier_run(workdir)
   if earlier and not resume:
     raise UserError(
       f"{workdir} holds a run, and --resume=never asks for a new one; use another workdir."
@@ -98,7 +99,7 @@ def train_and_evaluate(
   plan = data.planned(plan)
   profiling.check(profile, plan.total_steps)
   if earlier:
-    restore.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
+    run_info.refuse_another_run(workdir, earlier, plan, data.dataset.class_names)
     is_judged_anew = earlier.splits["test"] != plan.pp.test or "test" in data.changes
     if (results := results_lib.finished(workdir, plan)) and not is_judged_anew:
       log.info("%s is finished; use another workdir to train again", workdir)
@@ -123,7 +124,7 @@ def _run(
   mesh: jax.sharding.Mesh,
   data: run_data.RunData,
   workdir: epath.Path,
-  earlier: restore.RunInfo | None,
+  earlier: run_info.RunInfo | None,
   phases: Phases,
   profile: profiling.Steps | None,
 ) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _run(
   share, shares = mesh_lib.reader(mesh)
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(target.params))
   evaluator = task.evaluator(model, {"val": val, "test": test}, mesh)
-  info = restore.describe_run(
+  info = run_info.describe_run(
     *(plan, model, dataset.class_names, parameters, data.record, evaluator.metric),
     teacher=task.teacher and task.teacher.record,
     vocabulary=task.vocabulary,
@@ -172,13 +173,13 @@ def _run(
   ).iterator()
 
   with Checkpointer(
-    workdir / restore.CHECKPOINTS,
+    workdir / run_info.CHECKPOINTS,
     metric=info.best_by,
     keep_last=plan.keep_last,
     keep_every=plan.keep_every,
   ) as checkpointer:
     stream = Stream(open_at, batch=plan.batch, shares=shares)
-    restore.write_run(workdir, info, data.record)
+    run_info.write_run(workdir, info, data.record)
     start, timer = checkpointer.last_step, None
     agreement.check_step(start)
     if start is None:

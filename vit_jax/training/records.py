@@ -16,7 +16,7 @@ from etils import epath
 
 from vit_jax.errors import UserError
 from vit_jax.output import to_json
-from vit_jax.training.files import parse_object, write_atomically
+from vit_jax.workdir.files import parse_object, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from etils import epath
 
 from vit_jax.errors import UserError
 from vit_jax.output import to_json
-from vit_jax.training import files, progress
+from vit_jax.training import progress
 from vit_jax.training.plan import Plan
+from vit_jax.workdir import files
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from vit_jax.models import deit
 from vit_jax.training import objectives
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.plan import Plan
-from vit_jax.training.restore import RunInfo, refuse_another_vocabulary
+from vit_jax.workdir.run_info import RunInfo, refuse_another_vocabulary
 
 COUNTED = 10_000  # Images whose texts are looked at before training.
 

@@ -25,10 +25,11 @@ from vit_jax.models import registry
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import sharding
 from vit_jax.params import tree
-from vit_jax.training import losses, restore
+from vit_jax.training import losses
 from vit_jax.training.continuation import TeacherRecord
 from vit_jax.training.plan import DistillPlan, Plan
-from vit_jax.training.restore import RunInfo
+from vit_jax.workdir import run_info
+from vit_jax.workdir.run_info import RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _describe(found: classifier.Classifier, distill: DistillPlan) -> TeacherReco
 
 def _find(distill: DistillPlan, *, continues: bool) -> classifier.Classifier:
   name, size = distill.teacher, distill.image_size
-  run = restore.existing_run(name) if os.path.isdir(name) or "://" in name else None
+  run = run_info.existing_run(name) if os.path.isdir(name) or "://" in name else None
   try:
     two_towers = run.plan.text if run else registry.get_entry(name).text
   except UserError as error:

@@ -15,9 +15,9 @@ from vit_jax.data import datasets, splits
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.sources import SPLITS, Dataset, FileSource, Source
 from vit_jax.errors import UserError
-from vit_jax.training import data_record, restore
-from vit_jax.training.data_record import Change, Record
 from vit_jax.training.plan import Plan
+from vit_jax.workdir import data_record, run_info
+from vit_jax.workdir.data_record import Change, Record
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class RunData:
 def open_run_data(
   plan: Plan,
   workdir: str | os.PathLike,
-  earlier: restore.RunInfo | None,
+  earlier: run_info.RunInfo | None,
   *,
   evaluation: bool = False,
 ) -> RunData:
@@ -115,7 +115,7 @@ def _specs(asked: Mapping[str, str | None]) -> dict[str, str | None]:
   return {split: spec or None for split, spec in asked.items()}
 
 
-def _from_before_the_record(dataset: Dataset, earlier: restore.RunInfo) -> RunData:
+def _from_before_the_record(dataset: Dataset, earlier: run_info.RunInfo) -> RunData:
   """Reads a run as it was read then, when overlaps were not looked for."""
   if dataset.drawn:
     log.warning(
@@ -129,7 +129,7 @@ def _from_before_the_record(dataset: Dataset, earlier: restore.RunInfo) -> RunDa
 
 
 def _without_record(
-  dataset: Dataset, found: Mapping[str, Source], earlier: restore.RunInfo
+  dataset: Dataset, found: Mapping[str, Source], earlier: run_info.RunInfo
 ) -> dict[str, Source]:
   """As `data_record.follow`, of a data set without files of which splits were specified anew."""
   before = splits.choose(dataset, {s: spec or splits.NONE for s, spec in earlier.splits.items()})
@@ -151,7 +151,7 @@ def _leave_out(source: Source, learned: np.ndarray, split: str, why: str) -> Sou
 
 def _read_record(
   workdir: str | os.PathLike,
-  earlier: restore.RunInfo,
+  earlier: run_info.RunInfo,
   dataset: Dataset,
   found: Mapping[str, Source],
 ) -> Record:
@@ -176,9 +176,9 @@ def _records_of_origins(plan: Plan, dataset: Dataset) -> dict[str, Record]:
   names = [plan.checkpoint, plan.init.img, plan.init.txt, plan.distill and plan.distill.teacher]
   found = {}
   for name in names:
-    if not name or not os.path.isdir(name) or not restore.has_checkpoints(name):
+    if not name or not os.path.isdir(name) or not run_info.has_checkpoints(name):
       continue
-    info = restore.existing_run(name)
+    info = run_info.existing_run(name)
     try:
       record = data_record.read(name, info.data)
     except data_record.Damaged as error:
@@ -222,7 +222,7 @@ def _without_origins(
 
 def of_run(
   workdir: str | os.PathLike,
-  run: restore.RunInfo,
+  run: run_info.RunInfo,
   dataset: str | None = None,
   data_dir: str | os.PathLike | None = None,
 ) -> RunData:
@@ -240,7 +240,7 @@ def of_run(
 
 def find_own(
   workdir: str | os.PathLike,
-  run: restore.RunInfo,
+  run: run_info.RunInfo,
   dataset: str | None,
   data_dir: str | os.PathLike | None,
 ) -> tuple[RunData | None, Dataset | None]:
@@ -270,7 +270,7 @@ def find_own(
 
 
 def without_learned(
-  source: Source, split: str, workdir: str | os.PathLike, run: restore.RunInfo, own: RunData | None
+  source: Source, split: str, workdir: str | os.PathLike, run: run_info.RunInfo, own: RunData | None
 ) -> Source:
   """Leaves out what a run has learned from, unless `split` asks for a part of its train.
 
@@ -298,7 +298,7 @@ def without_learned(
   return _leave_out(source, learned, split, "since the run has learned them")
 
 
-def _record_for(workdir: str | os.PathLike, run: restore.RunInfo, source: Source) -> Record | None:
+def _record_for(workdir: str | os.PathLike, run: run_info.RunInfo, source: Source) -> Record | None:
   """The run's record, to compare the files of another folder with; None if there is none."""
   if not isinstance(source, FileSource):
     return None
@@ -317,7 +317,7 @@ def _record_for(workdir: str | os.PathLike, run: restore.RunInfo, source: Source
 
 
 def _learned_elsewhere(
-  source: Source, workdir: str | os.PathLike, run: restore.RunInfo
+  source: Source, workdir: str | os.PathLike, run: run_info.RunInfo
 ) -> np.ndarray:
   """bool [examples]: which files of another folder the run has learned from.
 

@@ -25,8 +25,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import UserError
 from vit_jax.parallel import coordination, processes
-from vit_jax.training import integrity, parts
 from vit_jax.training.state import TrainState
+from vit_jax.workdir import integrity, parts
 
 READS = 20  # Attempts to read the steps of a run that deletes them meanwhile.
 SETTLE_SECONDS = 0.3  # Deleting or completing a step takes no break of this length.

@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from vit_jax.errors import UserError
-from vit_jax.training.files import read_object, write_atomically
+from vit_jax.workdir.files import read_object, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from vit_jax.checkpoints import vocabulary
 from vit_jax.data.transforms import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import registry
-from vit_jax.training import checkpointing, continuation, data_record, files
+from vit_jax.training import continuation
 from vit_jax.training import plan as plan_lib
 from vit_jax.training.state import TrainState, state_target
+from vit_jax.workdir import data_record, files, steps
 
 log = logging.getLogger(__name__)
 
@@ -238,11 +239,11 @@ def _check_types(info: RunInfo) -> None:
 def _saved_run(directory: epath.Path) -> tuple[int | None, dict[str, Any] | None]:
   """The last usable step and what it holds of `config.json`; None if it holds nothing of it."""
 
-  def read(checkpointer: checkpointing.Checkpointer) -> tuple[int | None, dict[str, Any] | None]:
+  def read(checkpointer: steps.Checkpointer) -> tuple[int | None, dict[str, Any] | None]:
     step = checkpointer.last_step
     return step, None if step is None else checkpointer.saved(step).get("run")
 
-  return checkpointing.read_steps(directory, read)
+  return steps.read_steps(directory, read)
 
 
 def existing_run(workdir: str | os.PathLike) -> RunInfo:
@@ -313,14 +314,14 @@ def load_run(
   if not directory.is_dir():
     raise UserError(f"{workdir} has no checkpoint yet; train until the first one is saved.")
 
-  def read(checkpointer: checkpointing.Checkpointer) -> tuple[Any, int, dict[str, float] | None]:
+  def read(checkpointer: steps.Checkpointer) -> tuple[Any, int, dict[str, float] | None]:
     step = checkpointer.best_step if which == "best" else checkpointer.last_step
     if step is None:
       raise UserError(f"{workdir} has no usable checkpoint; train until one is saved.")
     metrics = checkpointer.metrics(step) or None
     return checkpointer.restore(step, target).result, step, metrics
 
-  variables, step, metrics = checkpointing.read_steps(directory, read, metric=info.best_by)
+  variables, step, metrics = steps.read_steps(directory, read, metric=info.best_by)
   return model, variables, dataclasses.replace(info, step=step, metrics=metrics)
 
 
@@ -334,7 +335,7 @@ def _result_alone(state: TrainState) -> TrainState:
 def has_checkpoints(workdir: str | os.PathLike) -> bool:
   """Whether there is any, usable or not. Raises UserError if that cannot be read."""
   try:
-    return bool(checkpointing.step_numbers(epath.Path(workdir).expanduser() / CHECKPOINTS))
+    return bool(steps.step_numbers(epath.Path(workdir).expanduser() / CHECKPOINTS))
   except ImportError as error:
     raise UserError(
       f"{workdir} is in a bucket, for which packages are missing ({error}): "

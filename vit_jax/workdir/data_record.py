@@ -41,7 +41,7 @@ from vit_jax.data.sources import (
   split_of,
 )
 from vit_jax.errors import UserError
-from vit_jax.training.files import write_atomically
+from vit_jax.workdir.files import write_atomically
 
 FILE = "data.npz"
 _NEXT = "data.npz.next"
